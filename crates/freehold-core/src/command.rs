@@ -1,0 +1,65 @@
+//! A command as the command log carries it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::hash::Hash;
+use crate::id::{CommandId, RecordId};
+use crate::json::Json;
+use crate::name::{CommandName, KindName};
+use crate::number::{LogTime, RecordVersion, StreamSequence};
+
+/// The payload of a message on `fh.S.cmd.K.G`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandMessage {
+    /// The kind of the record.
+    pub kind: KindName,
+    /// The record.
+    pub id: RecordId,
+    /// The command.
+    pub name: CommandName,
+    /// The command's id within its record.
+    pub command_id: CommandId,
+    /// The version that the record must have when the command's turn comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_version: Option<RecordVersion>,
+    /// The command's fields, a JSON object.
+    pub body: Json,
+}
+
+impl CommandMessage {
+    /// Hash of the name and the content: what makes two commands with one command id the same command.
+    pub fn fingerprint(&self) -> Hash {
+        let version = self.if_version.map(|version| version.to_string()).unwrap_or_default();
+        Hash::of([self.name.as_str().as_bytes(), version.as_bytes(), self.body.as_str().as_bytes()])
+    }
+
+    /// The `Nats-Msg-Id`: the server's duplicate window spans the whole stream, so that only the very same command may
+    /// count as a repeat.
+    pub fn message_id(&self) -> Hash {
+        Hash::of([
+            self.kind.as_str().as_bytes(),
+            self.id.as_str().as_bytes(),
+            self.command_id.as_str().as_bytes(),
+            &self.fingerprint().0.to_be_bytes(),
+        ])
+    }
+}
+
+/// A command as its log delivers it.
+#[derive(Debug, Clone)]
+pub struct LoggedCommand {
+    /// Its place in the log.
+    pub sequence: StreamSequence,
+    /// When the log took it.
+    pub time: LogTime,
+    /// What it says, or why it cannot be read.
+    pub message: Result<CommandMessage, String>,
+}
+
+impl LoggedCommand {
+    /// Reads a message of the command log. Never fails: what cannot be read is a command too, and is answered.
+    pub fn read(sequence: StreamSequence, time: LogTime, payload: &[u8]) -> Self {
+        let message = serde_json::from_slice::<CommandMessage>(payload).map_err(|error| error.to_string());
+        Self { sequence, time, message }
+    }
+}

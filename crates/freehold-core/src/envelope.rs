@@ -1,0 +1,173 @@
+//! What the records log carries: updates, results, claims, positions and attempts, and how each is read.
+//!
+//! These formats are stored at every site and frozen by golden files (`tests/golden/`). Fields are append-only; a reader
+//! ignores fields that it does not know.
+
+use serde::{Deserialize, Serialize};
+
+use crate::hash::Hash;
+use crate::id::{CommandId, RecordId};
+use crate::json::Json;
+use crate::name::{InstanceName, KindName, Nonce, SiteName};
+use crate::number::{
+    CommandLogIncarnation, Epoch, Incarnation, LogTime, MembersRevision, RecordVersion, StreamSequence,
+};
+use crate::outcome::Change;
+
+/// Where a message stands in the atomic batch that it was published with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchPlace {
+    /// From 0.
+    pub index: u32,
+    /// Messages in the batch; 1 for a message of its own.
+    pub size: u32,
+}
+
+impl BatchPlace {
+    /// The place of a message of its own.
+    pub const ALONE: Self = Self { index: 0, size: 1 };
+}
+
+/// A new version of a record, on `fh.S.rec.K.G.I`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// The life of the records log that this was published in.
+    pub log: Incarnation,
+    /// The record.
+    pub id: RecordId,
+    /// Its kind.
+    pub kind: KindName,
+    /// State-changing commands so far.
+    pub version: RecordVersion,
+    /// The site that is the record's system of record.
+    pub owner: SiteName,
+    /// Moves of the ownership so far.
+    pub epoch: Epoch,
+    /// Log time of the newest command in this update.
+    pub time_ms: LogTime,
+    /// The state; null when deleted.
+    pub record: Option<Json>,
+    /// Version of the record's own schema.
+    pub schema: u32,
+    /// Hash of this version: see [`Update::content_hash`].
+    pub hash: Hash,
+    /// Hash of the update before this one, where there is one: the chain by which a copy proves that it missed nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Hash>,
+    /// Place in the atomic batch.
+    pub batch: BatchPlace,
+    /// Every command that this update decides for its record, in log order.
+    pub changes: Vec<Change>,
+}
+
+impl Update {
+    /// What `hash` must be: over id, version, owner, epoch, time, schema, the previous hash and the record's text.
+    pub fn content_hash(&self) -> Hash {
+        Hash::of([
+            self.id.as_str().as_bytes(),
+            &self.version.0.to_be_bytes(),
+            self.owner.as_str().as_bytes(),
+            &self.epoch.0.to_be_bytes(),
+            &self.time_ms.0.to_be_bytes(),
+            &self.schema.to_be_bytes(),
+            &self.previous.unwrap_or_default().0.to_be_bytes(),
+            self.record.as_ref().map_or("null", Json::as_str).as_bytes(),
+        ])
+    }
+}
+
+/// Outcomes of commands that changed no record, on `fh.S.res.K.G.<claim>-<j>`, and repeats of outcomes whose updates the
+/// history limit may soon discard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultMessage {
+    /// The life of the records log that this was published in.
+    pub log: Incarnation,
+    /// The kind.
+    pub kind: KindName,
+    /// The outcomes, in log order within each record.
+    pub changes: Vec<Change>,
+    /// The updates whose outcomes this message repeats: from now on a reader that misses them has missed nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub carries: Vec<Carried>,
+}
+
+/// An update whose outcomes a result message repeats.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    /// The record.
+    pub id: RecordId,
+    /// The update's place in the records log.
+    pub sequence: StreamSequence,
+}
+
+/// The message by which an instance holds a group, on `fh.S.ctl.claim.K.G`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The life of the records log that this was published in.
+    pub log: Incarnation,
+    /// Who claims.
+    pub instance: InstanceName,
+    /// Which life of it.
+    pub nonce: Nonce,
+    /// The revision of the member list that gave it the group.
+    pub members: MembersRevision,
+}
+
+/// How far a group is decided, on `fh.S.ctl.pos.K.G`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// The life of the group's command log.
+    pub log: CommandLogIncarnation,
+    /// The last command up to which everything is decided, stored and emitted; nothing at the start of a log's life.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided: Option<DecidedCommand>,
+}
+
+/// A decided command as the rewind check compares it with the command log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecidedCommand {
+    /// Its place in the log.
+    pub sequence: StreamSequence,
+    /// Its id.
+    pub command_id: CommandId,
+    /// When the log took it.
+    pub time_ms: LogTime,
+}
+
+/// A try at a command that may kill its holder, logged before the try, on `fh.S.ctl.try.K.G`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The life of the group's command log.
+    pub log: CommandLogIncarnation,
+    /// The command.
+    pub command: DecidedCommand,
+    /// Which try, from 1.
+    pub number: u32,
+}
+
+/// A command that could not be processed, on `fh.S.dead.K.G`: what the log took and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// The kind.
+    pub kind: KindName,
+    /// The command's entry in the records log.
+    pub change: Change,
+    /// The command as the log took it, where it could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Json>,
+}
+
+/// A message of the records log, read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordsBody {
+    /// A new version of a record.
+    Update(Box<Update>),
+    /// Outcomes that changed no record.
+    Result(ResultMessage),
+    /// A claim.
+    Claim(Claim),
+    /// A position.
+    Position(Position),
+    /// An attempt.
+    Attempt(Attempt),
+}

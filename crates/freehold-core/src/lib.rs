@@ -1,0 +1,37 @@
+//! The pure part of Freehold: ids, groups, envelopes, decisions, flushes, ownership, assignment.
+//!
+//! Nothing here reads a clock, draws a random number, touches a network or a disk, or knows async: everything is a function of
+//! its arguments, so that the simulation in `tests/` can drive the very code that runs in production through any
+//! order of crashes, delays and duplicates.
+
+mod command;
+mod decision;
+mod envelope;
+mod given;
+mod group;
+mod hash;
+mod id;
+mod json;
+mod kind;
+mod name;
+mod number;
+mod outcome;
+pub mod subject;
+
+pub use command::{CommandMessage, LoggedCommand};
+pub use decision::{
+    Command, Decider, Decision, DecisionContext, Never, Record, RecordChange, Rejection, TypedCommand, Verdict,
+    kind_name, rejected,
+};
+pub use envelope::{
+    Attempt, BatchPlace, Carried, Claim, DeadLetter, DecidedCommand, Position, RecordsBody, ResultMessage, Update,
+};
+pub use given::{Given, When, given, given_nothing};
+pub use group::{GroupCount, GroupCountError, GroupNumber, MAX_GROUP_COUNT};
+pub use hash::{GroupDigest, Hash, HashError};
+pub use id::{CommandId, IdError, MAX_COMMAND_ID_BYTES, MAX_RECORD_ID_BYTES, RecordId, SubjectToken};
+pub use json::Json;
+pub use kind::{GroupHash, HomeRule, Kind, KindDefinition, KindSettings};
+pub use name::{CommandName, InstanceName, KindName, MAX_NAME_BYTES, NameError, Nonce, SiteName};
+pub use number::{CommandLogIncarnation, Epoch, Incarnation, LogTime, MembersRevision, RecordVersion, StreamSequence};
+pub use outcome::{Change, EmittedCommand, ErrorCode, Outcome, Refusal, Status};

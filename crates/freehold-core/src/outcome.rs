@@ -1,0 +1,165 @@
+//! What became of a command. Stored and sent: the names are append-only.
+
+use serde::{Deserialize, Serialize};
+
+use crate::hash::Hash;
+use crate::id::{CommandId, RecordId};
+use crate::json::Json;
+use crate::name::{CommandName, KindName};
+use crate::number::{CommandLogIncarnation, LogTime, RecordVersion, StreamSequence};
+
+/// The stable codes of errors that a caller can meet. Append-only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ErrorCode {
+    /// The request cannot be understood; sending it again does not help.
+    Invalid,
+    /// There is no such record, or no such outcome.
+    NotFound,
+    /// The business rule said no. Final.
+    Rejected,
+    /// The record's version is not the one asked for, or the command id stands for another command.
+    Conflict,
+    /// Another site owns the record.
+    NotOwner,
+    /// The command, or the record it would make, exceeds what one message can carry.
+    TooLarge,
+    /// The service cannot take the request now; nothing was kept.
+    Busy,
+    /// The owner of the record cannot be reached.
+    OwnerUnreachable,
+    /// The command may have been applied or not: ask for its outcome, or send it again with the same command id.
+    OutcomeUnknown,
+    /// The service failed; the log of the instance says why.
+    Internal,
+}
+
+impl ErrorCode {
+    /// The code as it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::NotFound => "not_found",
+            Self::Rejected => "rejected",
+            Self::Conflict => "conflict",
+            Self::NotOwner => "not_owner",
+            Self::TooLarge => "too_large",
+            Self::Busy => "busy",
+            Self::OwnerUnreachable => "owner_unreachable",
+            Self::OutcomeUnknown => "outcome_unknown",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The number for the `Nats-Service-Error-Code` header, after the HTTP status of the same meaning.
+    pub fn service_error_code(self) -> u16 {
+        match self {
+            Self::Invalid => 400,
+            Self::NotFound => 404,
+            Self::Conflict => 409,
+            Self::TooLarge => 413,
+            Self::NotOwner => 421,
+            Self::Rejected => 422,
+            Self::Busy => 429,
+            Self::Internal => 500,
+            Self::OwnerUnreachable => 503,
+            Self::OutcomeUnknown => 504,
+        }
+    }
+}
+
+/// Why a command changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The stable code.
+    pub code: ErrorCode,
+    /// What a person reads.
+    pub message: String,
+    /// What a program reads: for `rejected` an object with at least `rejection`, the rule's own code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Json>,
+}
+
+impl Refusal {
+    /// A refusal without details.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), details: None }
+    }
+
+    /// Adds what a program reads. A value that cannot be printed is left out.
+    #[must_use]
+    pub fn with_details(mut self, details: &impl Serialize) -> Self {
+        self.details = Json::from_value(details).ok();
+        self
+    }
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Status {
+    /// The rule accepted it. The record changed, or the rule said that it need not.
+    Applied,
+    /// The business rule said no.
+    Rejected,
+    /// It could not be decided by the rule: invalid, not the owner, a version conflict, too large.
+    Refused,
+    /// It could not be processed in a bounded number of tries; a dead letter tells.
+    Dead,
+}
+
+/// What became of one command, as the log carries it and as the caller is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// How it ended.
+    pub status: Status,
+    /// The record's version behind this command; 0 where there is no record.
+    pub version: RecordVersion,
+    /// The rule's reply, where it was applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<Json>,
+    /// Why it changed nothing, where it was not applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Refusal>,
+}
+
+/// A command that a decision asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EmittedCommand {
+    /// The kind of the record that it is for.
+    pub kind: KindName,
+    /// The record.
+    pub id: RecordId,
+    /// The command.
+    pub name: CommandName,
+    /// Its fields, a JSON object.
+    pub body: Json,
+}
+
+/// One command's entry in an update or a result: what it was and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The record, in results; in an update the envelope names it. Nothing where the command cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<RecordId>,
+    /// The command's id.
+    pub command_id: CommandId,
+    /// The command's name; nothing where it cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<CommandName>,
+    /// Which life of the group's command log took it.
+    pub log: CommandLogIncarnation,
+    /// Its place in that log.
+    pub sequence: StreamSequence,
+    /// When that log took it.
+    pub time_ms: LogTime,
+    /// Hash of its name and content: the same command id with another fingerprint is another command.
+    pub fingerprint: Hash,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Commands that it asks for, `<command_id>/<n>` in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub emits: Vec<EmittedCommand>,
+}

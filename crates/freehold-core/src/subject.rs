@@ -1,0 +1,149 @@
+//! Every subject and stream name of Freehold, built and read in one place. Stored: append-only.
+
+use std::fmt;
+
+use crate::group::GroupNumber;
+use crate::id::{RecordId, SubjectToken};
+use crate::name::{InstanceName, KindName, SiteName};
+use crate::number::StreamSequence;
+
+/// The stream of commands taken at a site.
+pub fn commands_stream(site: &SiteName) -> String {
+    format!("FH_COMMANDS_{site}")
+}
+
+/// The stream of updates, results and control messages of a site; its mirrors have the same name.
+pub fn records_stream(site: &SiteName) -> String {
+    format!("FH_RECORDS_{site}")
+}
+
+/// The stream of commands that could not be processed.
+pub fn dead_letter_stream(site: &SiteName) -> String {
+    format!("FH_DEADLETTER_{site}")
+}
+
+/// The key-value bucket with a site's member lists; its keys are kinds.
+pub fn members_bucket(site: &SiteName) -> String {
+    format!("FH_MEMBERS_{site}")
+}
+
+/// The subject of a group's commands.
+pub fn command(site: &SiteName, kind: &KindName, group: GroupNumber) -> String {
+    format!("fh.{site}.cmd.{kind}.{group}")
+}
+
+/// The subject of a group's dead letters.
+pub fn dead_letter(site: &SiteName, kind: &KindName, group: GroupNumber) -> String {
+    format!("fh.{site}.dead.{kind}.{group}")
+}
+
+/// The private subjects of one life of an instance: `fh.S.ins.<instance>.<nonce>.<what>`. No stream takes them.
+pub fn instance(site: &SiteName, instance: &InstanceName, nonce: &crate::name::Nonce, what: &str) -> String {
+    format!("fh.{site}.ins.{instance}.{nonce}.{what}")
+}
+
+/// What a message of the records log is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum RecordsTopic {
+    /// An update of a record.
+    Update(SubjectToken),
+    /// A result of a claim; the number grows with the claim's results, so that no limit on a subject pushes one out.
+    Result {
+        /// The claim.
+        claim: StreamSequence,
+        /// The claim's result count divided by the history limit.
+        page: u64,
+    },
+    /// A claim of the group.
+    Claim,
+    /// The group's position.
+    Position,
+    /// An attempt at a command.
+    Attempt,
+}
+
+/// The subject of a message in a records log.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RecordsSubject {
+    /// The site that publishes there.
+    pub site: SiteName,
+    /// The kind.
+    pub kind: KindName,
+    /// The group.
+    pub group: GroupNumber,
+    /// What the message is about.
+    pub topic: RecordsTopic,
+}
+
+impl RecordsSubject {
+    /// Reads a subject; nothing where it is none of a records log.
+    pub fn parse(subject: &str) -> Option<Self> {
+        let mut tokens = subject.split('.');
+        if tokens.next() != Some("fh") {
+            return None;
+        }
+        let site = tokens.next()?.parse().ok()?;
+        let family = tokens.next()?;
+        let control = if family == "ctl" { tokens.next()? } else { "" };
+        let kind = tokens.next()?.parse().ok()?;
+        let group = GroupNumber(tokens.next()?.parse().ok()?);
+        let topic = match (family, control) {
+            ("rec", _) => RecordsTopic::Update(SubjectToken::decode(tokens.next()?).ok()?.token()),
+            ("res", _) => {
+                let (claim, page) = tokens.next()?.split_once('-')?;
+                RecordsTopic::Result { claim: StreamSequence(claim.parse().ok()?), page: page.parse().ok()? }
+            }
+            ("ctl", "claim") => RecordsTopic::Claim,
+            ("ctl", "pos") => RecordsTopic::Position,
+            ("ctl", "try") => RecordsTopic::Attempt,
+            _ => return None,
+        };
+        tokens.next().is_none().then_some(Self { site, kind, group, topic })
+    }
+
+    /// The subject of a record's updates.
+    pub fn update(site: &SiteName, kind: &KindName, group: GroupNumber, id: &RecordId) -> Self {
+        Self { site: site.clone(), kind: kind.clone(), group, topic: RecordsTopic::Update(id.token()) }
+    }
+}
+
+impl fmt::Display for RecordsSubject {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { site, kind, group, topic } = self;
+        match topic {
+            RecordsTopic::Update(token) => write!(formatter, "fh.{site}.rec.{kind}.{group}.{token}"),
+            RecordsTopic::Result { claim, page } => write!(formatter, "fh.{site}.res.{kind}.{group}.{claim}-{page}"),
+            RecordsTopic::Claim => write!(formatter, "fh.{site}.ctl.claim.{kind}.{group}"),
+            RecordsTopic::Position => write!(formatter, "fh.{site}.ctl.pos.{kind}.{group}"),
+            RecordsTopic::Attempt => write!(formatter, "fh.{site}.ctl.try.{kind}.{group}"),
+        }
+    }
+}
+
+/// The filters by which an applier reads what concerns a kind.
+pub fn records_filters(site: &SiteName, kind: &KindName) -> Vec<String> {
+    vec![format!("fh.{site}.rec.{kind}.>"), format!("fh.{site}.res.{kind}.>"), format!("fh.{site}.ctl.*.{kind}.>")]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_subject_is_read_back() {
+        for text in [
+            "fh.ewr.rec.flight.7.EWR-1%2E5",
+            "fh.ewr.res.flight.63.1234-0",
+            "fh.ewr.ctl.claim.flight.0",
+            "fh.ewr.ctl.pos.flight.0",
+            "fh.ewr.ctl.try.flight.0",
+        ] {
+            assert_eq!(RecordsSubject::parse(text).unwrap().to_string(), text);
+        }
+        for bad in
+            ["fh.ewr.rec.flight.7", "fh.ewr.rec.flight.7.a.b", "fh.ewr.ctl.other.flight.0", "x.ewr.rec.flight.7.a"]
+        {
+            assert_eq!(RecordsSubject::parse(bad), None);
+        }
+    }
+}
