@@ -4,21 +4,31 @@
 //! its arguments, so that the simulation in `tests/` can drive the very code that runs in production through any
 //! order of crashes, delays and duplicates.
 
+mod assignment;
 mod command;
+mod copy;
 mod decision;
 mod envelope;
+mod flush;
 mod given;
 mod group;
 mod hash;
+mod holder;
 mod id;
 mod json;
 mod kind;
 mod name;
 mod number;
 mod outcome;
+mod overlay;
 pub mod subject;
 
+pub use assignment::{Member, MemberList, NameTaken};
 pub use command::{CommandMessage, LoggedCommand};
+pub use copy::{
+    Anomaly, Applied, CopyRead, CopyWrite, GroupState, LogMessage, RecordPlace, RecordState, Retention, StoredOutcome,
+    Uncarried, apply, may_expire, read_body,
+};
 pub use decision::{
     Command, Decider, Decision, DecisionContext, Never, Record, RecordChange, Rejection, TypedCommand, Verdict,
     kind_name, rejected,
@@ -26,9 +36,15 @@ pub use decision::{
 pub use envelope::{
     Attempt, BatchPlace, Carried, Claim, DeadLetter, DecidedCommand, Position, RecordsBody, ResultMessage, Update,
 };
+pub use flush::{
+    ENVELOPE_RESERVE_BYTES, Emission, FlushContext, FlushMessage, MAX_CARRY_MESSAGES, MAX_FLUSH_COMMANDS, MAX_PANICS,
+};
 pub use given::{Given, When, given, given_nothing};
 pub use group::{GroupCount, GroupCountError, GroupNumber, MAX_GROUP_COUNT};
 pub use hash::{GroupDigest, Hash, HashError};
+pub use holder::{
+    CommandLogCheck, Effect, EmitFailure, Event, Holder, HolderOptions, MAX_ATTEMPTS, PublishFailure, ReleaseReason,
+};
 pub use id::{CommandId, IdError, MAX_COMMAND_ID_BYTES, MAX_RECORD_ID_BYTES, RecordId, SubjectToken};
 pub use json::Json;
 pub use kind::{GroupHash, HomeRule, Kind, KindDefinition, KindSettings};

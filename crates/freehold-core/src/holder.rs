@@ -1,0 +1,714 @@
+//! The holder of one group: a state machine without I/O.
+//!
+//! ```text
+//!   Assigned                      Claimed(C)                 copy ≥ C, rewind check
+//!  ──────────▶ Claiming ────────────────────▶ Barrier ────────────────────────────▶ Holding
+//!      ▲          │ refused: read the list again                                      │  Delivered → flush → Published
+//!      └──────────┴───────────────── Release: any doubt about a publish ◀─────────────┘
+//! ```
+//!
+//! Events go in, [`Effect`]s come out; the runtime carries them out on a real log, the simulation on a simulated one. Safety
+//! rests on the claim alone: whatever a holder publishes names its claim, and the log refuses it once a newer claim is
+//! stored. At most one publish of a holder is under way at any time.
+
+use std::collections::VecDeque;
+
+use crate::command::LoggedCommand;
+use crate::copy::{CopyRead, GroupState};
+use crate::envelope::{Attempt, Claim, DecidedCommand, Position};
+use crate::flush::{Emission, FlushContext, FlushMessage, FlushPlace, decide_flush};
+use crate::id::CommandId;
+use crate::name::{InstanceName, Nonce};
+use crate::number::{CommandLogIncarnation, LogTime, MembersRevision, StreamSequence};
+use crate::overlay::{Overlay, View};
+use crate::subject::{RecordsSubject, RecordsTopic};
+
+/// The fifth attempt without an outcome makes a command dead.
+pub const MAX_ATTEMPTS: u32 = 5;
+
+/// What happens to a holder.
+#[derive(Debug)]
+pub enum Event {
+    /// The member list of this revision gives the group to this instance.
+    Assigned(MembersRevision),
+    /// The member list gives the group to another instance, or to none.
+    Unassigned,
+    /// The service stops: finish what is under way, log the position, let go.
+    Stop,
+    /// The copy has applied what [`Holder::awaits`] named.
+    CopyAdvanced,
+    /// The log answered a claim.
+    Claimed(Result<StreamSequence, PublishFailure>),
+    /// The command log was compared with what the copy has decided.
+    CommandLogChecked(CommandLogCheck),
+    /// The claim's consumer delivered commands, in order.
+    Delivered(Vec<LoggedCommand>),
+    /// The log answered every message of a [`Effect::Publish`], in their order.
+    Published(Result<Vec<StreamSequence>, PublishFailure>),
+    /// What a flush asked for has been sent, or could not be.
+    Emitted(Result<(), EmitFailure>),
+    /// The purge was carried out; a failed one is tried again later.
+    Purged(CommandLogCheck),
+    /// Time to log the position, if it moved.
+    PositionDue,
+    /// The connection, or the claim's consumer, is gone: nothing that was under way is certain.
+    Disconnected,
+}
+
+/// Why a publish did not certainly succeed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishFailure {
+    /// The log has a newer claim than the publish expected.
+    #[error("the log has a newer claim")]
+    Refused,
+    /// No answer, or an error: the messages may have been stored or not.
+    #[error("the publish was not confirmed: {0}")]
+    Unknown(String),
+}
+
+/// Something could not be sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("what a decision asked for could not be sent: {0}")]
+pub struct EmitFailure(pub String);
+
+/// What the rewind check found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandLogCheck {
+    /// The log has the command, with the same id and time.
+    Matches,
+    /// The log lacks it or has another one there: it was rewound.
+    Rewound,
+    /// The log did not answer.
+    Unknown,
+}
+
+/// What a holder wants done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Publish a claim that expects this claim to be the newest; answer with [`Event::Claimed`].
+    PublishClaim {
+        /// The newest claim that the copy knows; 0 where there is none.
+        expected: StreamSequence,
+        /// The claim.
+        claim: Claim,
+    },
+    /// Compare the command log with this command; answer with [`Event::CommandLogChecked`].
+    CheckCommandLog {
+        /// The furthest command that is decided.
+        decided: DecidedCommand,
+        /// The life of the log that it was read in.
+        log: CommandLogIncarnation,
+    },
+    /// Open a consumer of the group's commands behind this sequence; deliver with [`Event::Delivered`].
+    OpenConsumer {
+        /// The claim that the consumer belongs to.
+        claim: StreamSequence,
+        /// Deliver what follows.
+        after: StreamSequence,
+    },
+    /// Publish under the claim; answer with [`Event::Published`].
+    Publish {
+        /// The claim that each message expects to be the newest.
+        claim: StreamSequence,
+        /// All or, without batches, each.
+        messages: Vec<FlushMessage>,
+    },
+    /// Send; answer with [`Event::Emitted`].
+    Emit(Vec<Emission>),
+    /// Check as in [`Effect::CheckCommandLog`] and purge the group's commands below this one, which stays; answer with
+    /// [`Event::Purged`].
+    Purge {
+        /// The furthest command that may be purged up to.
+        below: DecidedCommand,
+        /// The furthest command that is decided.
+        decided: DecidedCommand,
+        /// The life of the log that both were read in.
+        log: CommandLogIncarnation,
+    },
+    /// Close the consumer and forget what is under way: its answers no longer matter.
+    Release(ReleaseReason),
+    /// Read the member list again and tell what it says.
+    ReadMembers,
+    /// The holder has let go after [`Event::Stop`].
+    Stopped,
+}
+
+/// Why a holder lets go of what it was doing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReleaseReason {
+    /// The member list gives the group to another instance.
+    #[error("the group was assigned elsewhere")]
+    Unassigned,
+    /// The service stops.
+    #[error("the service stops")]
+    Stopping,
+    /// A publish was refused or not confirmed.
+    #[error(transparent)]
+    Publish(PublishFailure),
+    /// Something that a decision asked for could not be sent.
+    #[error(transparent)]
+    Emit(EmitFailure),
+    /// The command log is not the one that was read.
+    #[error("the command log was rewound")]
+    Rewound,
+    /// The rewind check got no answer.
+    #[error("the command log did not answer")]
+    NoAnswer,
+    /// Another claim is newer.
+    #[error("the group was claimed by another instance")]
+    Superseded,
+    /// Connection or consumer gone.
+    #[error("the connection or the consumer is gone")]
+    Disconnected,
+    /// The consumer left out or repeated a command.
+    #[error("the consumer delivered command {got} behind {last}")]
+    OutOfOrder {
+        /// The last command that was delivered.
+        last: StreamSequence,
+        /// The one that came next.
+        got: StreamSequence,
+    },
+}
+
+/// What stays the same over a holder's life.
+#[derive(Debug, Clone)]
+pub struct HolderOptions {
+    /// What flushes need.
+    pub flush: FlushContext,
+    /// The instance.
+    pub instance: InstanceName,
+    /// Which life of it.
+    pub nonce: Nonce,
+    /// Publish a flush of several messages as one atomic batch: at R3 always, at R1 not.
+    pub batched: bool,
+    /// Commands are kept in the command log this long behind the position, in log time.
+    pub audit_window_ms: u64,
+}
+
+/// The holder of one group.
+#[derive(Debug)]
+pub struct Holder {
+    options: HolderOptions,
+    state: State,
+    assigned: Option<MembersRevision>,
+    stopping: bool,
+    held: Held,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not claiming and not holding.
+    Idle,
+    Claiming,
+    /// The claim is stored; the copy has not applied it yet.
+    Barrier(StreamSequence),
+    /// The copy is complete up to the claim; the command log is being checked.
+    Checking(StreamSequence),
+    /// The command log was rewound; its new incarnation is being logged.
+    Voiding(StreamSequence),
+    /// The new incarnation is logged in this message; the copy has not applied it yet.
+    Voided {
+        claim: StreamSequence,
+        logged: StreamSequence,
+    },
+    Holding(StreamSequence),
+}
+
+/// What a claim brings with it, and a release ends.
+#[derive(Debug, Default)]
+struct Held {
+    overlay: Overlay,
+    command_log: CommandLogIncarnation,
+    waiting: VecDeque<LoggedCommand>,
+    last_delivered: StreamSequence,
+    under_way: Option<UnderWay>,
+    results_published: u64,
+    /// The copy had no outcome since several claims: one command at a time, each attempt logged first.
+    careful: Option<Careful>,
+    /// Stored and emitted.
+    done: Option<DecidedCommand>,
+    logged_position: Option<DecidedCommand>,
+    position_due: bool,
+    /// Positions that are not yet beyond the audit window, oldest first.
+    audit: VecDeque<DecidedCommand>,
+    purging: bool,
+    outcomes_complete_from: LogTime,
+    /// Every waiting command is of a record that waits for the copy.
+    stalled: bool,
+}
+
+#[derive(Debug)]
+struct Careful {
+    /// The newest attempt that an earlier claim logged, or this one.
+    earlier: Option<Attempt>,
+    /// Where the try at the first waiting command stands.
+    next: NextTry,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NextTry {
+    /// Its attempt must be logged first.
+    ToLog,
+    /// Its attempt is logged: it may be decided.
+    Logged,
+    /// No attempt is left: it must be decided dead.
+    Exhausted,
+}
+
+/// The one publish that is under way, and what follows when it is stored.
+#[derive(Debug, Default)]
+struct UnderWay {
+    through: Option<DecidedCommand>,
+    position: Option<DecidedCommand>,
+    emissions: Vec<Emission>,
+    /// It logs an attempt.
+    attempt: bool,
+    /// It carries outcomes.
+    outcomes: bool,
+    /// It is stored, and what it asks for is being sent.
+    emitting: bool,
+}
+
+impl Holder {
+    /// A holder of nothing.
+    pub fn new(options: HolderOptions) -> Self {
+        Self { options, state: State::Idle, assigned: None, stopping: false, held: Held::default() }
+    }
+
+    /// The copy must apply this for the holder to go on; tell it with [`Event::CopyAdvanced`].
+    pub fn awaits(&self) -> Option<StreamSequence> {
+        match self.state {
+            State::Barrier(claim) => Some(claim),
+            State::Voided { logged, .. } => Some(logged),
+            State::Holding(_) if self.held.stalled => self.held.overlay.last_stored(),
+            _ => None,
+        }
+    }
+
+    /// Whether [`Event::PositionDue`] would have something to log.
+    pub fn position_moved(&self) -> bool {
+        matches!(self.state, State::Holding(_)) && self.held.done != self.held.logged_position
+    }
+
+    /// The claim under which the group is held.
+    pub fn holds(&self) -> Option<StreamSequence> {
+        match self.state {
+            State::Holding(claim) => Some(claim),
+            _ => None,
+        }
+    }
+
+    /// Commands that were delivered and are not decided.
+    pub fn waiting(&self) -> usize {
+        self.held.waiting.len()
+    }
+
+    /// Takes an event; returns what is to be done. An error means that the copy cannot be read: nothing was changed by
+    /// the event that the caller could rely on, and the holder must be dropped.
+    pub fn handle<C: CopyRead>(&mut self, event: Event, copy: &C) -> Result<Vec<Effect>, C::Error> {
+        match event {
+            Event::Assigned(revision) => {
+                self.assigned = Some(revision);
+                if self.state == State::Idle { self.claim(copy) } else { Ok(Vec::new()) }
+            }
+            Event::Unassigned => {
+                self.assigned = None;
+                Ok(self.let_go(ReleaseReason::Unassigned))
+            }
+            Event::Stop => {
+                self.stopping = true;
+                Ok(self.let_go(ReleaseReason::Stopping))
+            }
+            Event::CopyAdvanced => self.copy_advanced(copy),
+            Event::Claimed(result) => self.claimed(result, copy),
+            Event::CommandLogChecked(check) => self.checked(check, copy),
+            Event::Delivered(commands) => self.delivered(commands, copy),
+            Event::Published(result) => self.published(result, copy),
+            Event::Emitted(result) => self.emitted(result, copy),
+            Event::Purged(check) => {
+                self.held.purging = false;
+                match (self.state, check) {
+                    (State::Holding(_), CommandLogCheck::Rewound) => Ok(self.release(ReleaseReason::Rewound)),
+                    _ => Ok(Vec::new()),
+                }
+            }
+            Event::PositionDue => {
+                let mut effects = self.purge(copy)?;
+                if self.position_moved() {
+                    self.held.position_due = true;
+                    effects.extend(self.advance(copy)?);
+                }
+                Ok(effects)
+            }
+            Event::Disconnected => {
+                if self.state == State::Idle {
+                    return Ok(Vec::new());
+                }
+                Ok(self.release(ReleaseReason::Disconnected))
+            }
+        }
+    }
+
+    fn group_state<C: CopyRead>(&self, copy: &C) -> Result<GroupState, C::Error> {
+        let FlushContext { site, definition, group, .. } = &self.options.flush;
+        copy.group(site, &definition.name, *group)
+    }
+
+    fn claim<C: CopyRead>(&mut self, copy: &C) -> Result<Vec<Effect>, C::Error> {
+        let Some(members) = self.assigned.filter(|_| !self.stopping) else {
+            return Ok(Vec::new());
+        };
+        let newest = self.group_state(copy)?.claim;
+        if newest.as_ref().is_some_and(|(_, claim)| claim.members > members) {
+            // A newer list exists: nobody claims over it with an older one.
+            self.assigned = None;
+            return Ok(vec![Effect::ReadMembers]);
+        }
+        self.state = State::Claiming;
+        let claim = Claim {
+            log: self.options.flush.log.clone(),
+            instance: self.options.instance.clone(),
+            nonce: self.options.nonce.clone(),
+            members,
+        };
+        let expected = newest.map(|(sequence, _)| sequence).unwrap_or_default();
+        Ok(vec![Effect::PublishClaim { expected, claim }])
+    }
+
+    fn claimed<C: CopyRead>(
+        &mut self,
+        result: Result<StreamSequence, PublishFailure>,
+        copy: &C,
+    ) -> Result<Vec<Effect>, C::Error> {
+        if self.state != State::Claiming {
+            return Ok(Vec::new());
+        }
+        match result {
+            Ok(claim) => {
+                self.state = State::Barrier(claim);
+                self.copy_advanced(copy)
+            }
+            Err(failure) => Ok(self.release(ReleaseReason::Publish(failure))),
+        }
+    }
+
+    /// At the barrier every message of an older claim is applied or will never be.
+    fn copy_advanced<C: CopyRead>(&mut self, copy: &C) -> Result<Vec<Effect>, C::Error> {
+        let applied = copy.applied(&self.options.flush.site)?;
+        self.held.overlay.prune(applied);
+        match self.state {
+            State::Barrier(claim) if applied >= claim => {
+                let group = self.group_state(copy)?;
+                if group.claim.as_ref().map(|(sequence, _)| *sequence) != Some(claim) {
+                    return Ok(self.release(ReleaseReason::Superseded));
+                }
+                self.state = State::Checking(claim);
+                match group.highest {
+                    Some(decided) => Ok(vec![Effect::CheckCommandLog { decided, log: group.log }]),
+                    None => self.checked(CommandLogCheck::Matches, copy),
+                }
+            }
+            State::Voided { claim, logged } if applied >= logged => {
+                let group = self.group_state(copy)?;
+                self.start(claim, &group, copy)
+            }
+            State::Holding(_) => {
+                self.held.stalled = false;
+                self.advance(copy)
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn checked<C: CopyRead>(&mut self, check: CommandLogCheck, copy: &C) -> Result<Vec<Effect>, C::Error> {
+        let State::Checking(claim) = self.state else {
+            return Ok(Vec::new());
+        };
+        let group = self.group_state(copy)?;
+        match check {
+            CommandLogCheck::Unknown => Ok(self.release(ReleaseReason::NoAnswer)),
+            CommandLogCheck::Matches => self.start(claim, &group, copy),
+            CommandLogCheck::Rewound => {
+                // The position is void: a new life of the command log begins, in which ids alone decide.
+                let position = Position { log: group.log.next(), decided: None };
+                self.state = State::Voiding(claim);
+                Ok(vec![Effect::Publish { claim, messages: vec![self.position_message(&position)] }])
+            }
+        }
+    }
+
+    fn start<C: CopyRead>(
+        &mut self,
+        claim: StreamSequence,
+        group: &GroupState,
+        copy: &C,
+    ) -> Result<Vec<Effect>, C::Error> {
+        let careful =
+            (group.claims_since_outcome > 1).then(|| Careful { earlier: group.attempt.clone(), next: NextTry::ToLog });
+        self.state = State::Holding(claim);
+        self.held = Held {
+            command_log: group.log,
+            last_delivered: group.position_sequence(),
+            careful,
+            done: group.position.clone(),
+            logged_position: group.position.clone(),
+            audit: group.position.clone().into_iter().collect(),
+            outcomes_complete_from: copy.outcomes_complete_from(&self.options.flush.site)?,
+            ..Held::default()
+        };
+        Ok(vec![Effect::OpenConsumer { claim, after: group.position_sequence() }])
+    }
+
+    fn delivered<C: CopyRead>(&mut self, commands: Vec<LoggedCommand>, copy: &C) -> Result<Vec<Effect>, C::Error> {
+        if !matches!(self.state, State::Holding(_)) {
+            return Ok(Vec::new());
+        }
+        for command in commands {
+            if command.sequence <= self.held.last_delivered {
+                let (last, got) = (self.held.last_delivered, command.sequence);
+                return Ok(self.release(ReleaseReason::OutOfOrder { last, got }));
+            }
+            self.held.last_delivered = command.sequence;
+            self.held.waiting.push_back(command);
+        }
+        self.advance(copy)
+    }
+
+    /// Publishes the next flush if nothing is under way.
+    fn advance<C: CopyRead>(&mut self, copy: &C) -> Result<Vec<Effect>, C::Error> {
+        let State::Holding(claim) = self.state else {
+            return Ok(Vec::new());
+        };
+        if self.held.under_way.is_some() || self.held.stalled {
+            return Ok(Vec::new());
+        }
+        self.held.overlay.prune(copy.applied(&self.options.flush.site)?);
+        if let Some(effects) = self.attempt(claim) {
+            return Ok(effects);
+        }
+        let mut messages = Vec::new();
+        let mut under_way = UnderWay::default();
+        if !self.held.waiting.is_empty() {
+            let (commands, rest, dead) = self.next_commands();
+            let place = FlushPlace {
+                claim,
+                command_log: self.held.command_log,
+                results_published: self.held.results_published,
+                batched: self.options.batched,
+                outcomes_complete_from: self.held.outcomes_complete_from,
+            };
+            let kind = &self.options.flush.definition.name;
+            let view = View { kind, copy, overlay: &self.held.overlay };
+            let flush = decide_flush(&self.options.flush, place, &view, commands, dead.as_deref())?;
+            self.held.waiting = flush.deferred;
+            self.held.waiting.extend(rest);
+            self.held.results_published += flush.result_messages;
+            messages = flush.messages;
+            under_way.outcomes = !messages.is_empty();
+            under_way.through = flush.through;
+            under_way.emissions = flush.emissions;
+            if !messages.is_empty() {
+                self.held.overlay.publish(flush.effects);
+            } else if under_way.through.is_none() && !self.held.waiting.is_empty() {
+                self.held.stalled = self.held.overlay.last_stored().is_some();
+            }
+        }
+        if self.held.position_due {
+            self.held.position_due = false;
+            under_way.position.clone_from(&self.held.done);
+            let position = Position { log: self.held.command_log, decided: self.held.done.clone() };
+            messages.push(self.position_message(&position));
+        }
+        if messages.is_empty() {
+            if under_way.through.is_none() {
+                return Ok(Vec::new());
+            }
+            // Everything had an outcome already: there is nothing to store, only to emit again.
+            self.held.under_way = Some(under_way);
+            return self.emit_or_finish(copy);
+        }
+        self.held.under_way = Some(under_way);
+        Ok(vec![Effect::Publish { claim, messages }])
+    }
+
+    /// In careful mode: the attempt to log before the next command is decided.
+    fn attempt(&mut self, claim: StreamSequence) -> Option<Vec<Effect>> {
+        let careful = self.held.careful.as_mut()?;
+        let command = self.held.waiting.front()?;
+        if careful.next != NextTry::ToLog {
+            return None;
+        }
+        let command = DecidedCommand {
+            sequence: command.sequence,
+            command_id: match &command.message {
+                Ok(message) => message.command_id.clone(),
+                Err(_) => CommandId::of_unreadable(self.held.command_log, command.sequence),
+            },
+            time_ms: command.time,
+        };
+        let earlier = careful.earlier.as_ref().filter(|attempt| attempt.command == command);
+        let number = earlier.map_or(0, |attempt| attempt.number) + 1;
+        if number > MAX_ATTEMPTS {
+            careful.next = NextTry::Exhausted;
+            return None;
+        }
+        let attempt = Attempt { log: self.held.command_log, command, number };
+        careful.earlier = Some(attempt.clone());
+        let message = self.message(RecordsTopic::Attempt, &attempt);
+        self.held.under_way = Some(UnderWay { attempt: true, ..UnderWay::default() });
+        Some(vec![Effect::Publish { claim, messages: vec![message] }])
+    }
+
+    /// The commands of the next flush, the rest, and why the first must be decided dead, if it must.
+    fn next_commands(&mut self) -> (VecDeque<LoggedCommand>, VecDeque<LoggedCommand>, Option<String>) {
+        let mut commands = std::mem::take(&mut self.held.waiting);
+        let Some(careful) = self.held.careful.as_mut() else {
+            return (commands, VecDeque::new(), None);
+        };
+        let rest = commands.split_off(1);
+        let exhausted = careful.next == NextTry::Exhausted;
+        careful.next = NextTry::ToLog;
+        let reason = exhausted.then(|| format!("{MAX_ATTEMPTS} attempts ended without an outcome"));
+        (commands, rest, reason)
+    }
+
+    fn published<C: CopyRead>(
+        &mut self,
+        result: Result<Vec<StreamSequence>, PublishFailure>,
+        copy: &C,
+    ) -> Result<Vec<Effect>, C::Error> {
+        let sequences = match (self.state, result) {
+            (State::Voiding(claim), Ok(sequences)) => {
+                let logged = sequences.into_iter().max().unwrap_or(claim);
+                self.state = State::Voided { claim, logged };
+                return self.copy_advanced(copy);
+            }
+            (State::Voiding(_) | State::Holding(_), Err(failure)) => {
+                return Ok(self.release(ReleaseReason::Publish(failure)));
+            }
+            (State::Holding(_), Ok(sequences)) => sequences,
+            _ => return Ok(Vec::new()),
+        };
+        let Some(under_way) = self.held.under_way.as_mut() else {
+            return Ok(Vec::new());
+        };
+        if let (Some(last), true) = (sequences.iter().max(), under_way.outcomes) {
+            self.held.overlay.stored(*last);
+        }
+        if let (true, Some(careful)) = (under_way.attempt, self.held.careful.as_mut()) {
+            careful.next = NextTry::Logged;
+        }
+        if under_way.outcomes {
+            self.held.careful = None;
+        }
+        if let Some(position) = under_way.position.take() {
+            self.held.audit.push_back(position.clone());
+            self.held.logged_position = Some(position);
+        }
+        self.emit_or_finish(copy)
+    }
+
+    fn emit_or_finish<C: CopyRead>(&mut self, copy: &C) -> Result<Vec<Effect>, C::Error> {
+        let Some(under_way) = self.held.under_way.as_mut() else {
+            return Ok(Vec::new());
+        };
+        let emissions = std::mem::take(&mut under_way.emissions);
+        if !emissions.is_empty() {
+            under_way.emitting = true;
+            return Ok(vec![Effect::Emit(emissions)]);
+        }
+        if let Some(through) = under_way.through.take() {
+            self.held.done = Some(through);
+        }
+        self.held.under_way = None;
+        if self.leaving() {
+            let reason = if self.stopping { ReleaseReason::Stopping } else { ReleaseReason::Unassigned };
+            return Ok(self.let_go(reason));
+        }
+        self.advance(copy)
+    }
+
+    fn emitted<C: CopyRead>(&mut self, result: Result<(), EmitFailure>, copy: &C) -> Result<Vec<Effect>, C::Error> {
+        match (self.state, result) {
+            (State::Holding(_), Ok(())) if self.held.under_way.as_ref().is_some_and(|flush| flush.emitting) => {
+                self.emit_or_finish(copy)
+            }
+            (State::Holding(_), Err(failure)) => Ok(self.release(ReleaseReason::Emit(failure))),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Purges what lies behind a position that the own copy has applied and that is beyond the audit window.
+    fn purge<C: CopyRead>(&mut self, copy: &C) -> Result<Vec<Effect>, C::Error> {
+        if !matches!(self.state, State::Holding(_)) || self.held.purging || self.held.audit.len() < 2 {
+            return Ok(Vec::new());
+        }
+        let group = self.group_state(copy)?;
+        let (Some(applied), Some(decided)) = (&group.position, &group.highest) else {
+            return Ok(Vec::new());
+        };
+        let mut below = None;
+        while let [first, second, ..] = self.held.audit.make_contiguous() {
+            let beyond = applied.time_ms.ms_since(second.time_ms) >= self.options.audit_window_ms;
+            if !beyond || second.sequence > applied.sequence || group.log != self.held.command_log {
+                break;
+            }
+            debug_assert!(first.sequence <= second.sequence, "positions only move forward within a claim");
+            self.held.audit.pop_front();
+            below = self.held.audit.front().cloned();
+        }
+        Ok(match below {
+            None => Vec::new(),
+            Some(below) => {
+                self.held.purging = true;
+                vec![Effect::Purge { below, decided: decided.clone(), log: group.log }]
+            }
+        })
+    }
+
+    fn leaving(&self) -> bool {
+        self.stopping || self.assigned.is_none()
+    }
+
+    /// Lets go as soon as nothing is under way.
+    fn let_go(&mut self, reason: ReleaseReason) -> Vec<Effect> {
+        match self.state {
+            State::Holding(_) if self.held.under_way.is_some() => Vec::new(),
+            State::Holding(claim) if self.position_moved() => self.publish_last_position(claim),
+            State::Idle if self.stopping => vec![Effect::Stopped],
+            State::Idle => Vec::new(),
+            _ => self.release(reason),
+        }
+    }
+
+    fn publish_last_position(&mut self, claim: StreamSequence) -> Vec<Effect> {
+        let position = Position { log: self.held.command_log, decided: self.held.done.clone() };
+        self.held.under_way = Some(UnderWay { position: self.held.done.clone(), ..UnderWay::default() });
+        vec![Effect::Publish { claim, messages: vec![self.position_message(&position)] }]
+    }
+
+    /// Forgets all that rests on the claim. Where the group is still assigned, the member list is read again before the
+    /// next claim.
+    fn release(&mut self, reason: ReleaseReason) -> Vec<Effect> {
+        self.state = State::Idle;
+        self.held = Held::default();
+        let mut effects = vec![Effect::Release(reason)];
+        if self.stopping {
+            effects.push(Effect::Stopped);
+        } else if self.assigned.take().is_some() {
+            effects.push(Effect::ReadMembers);
+        }
+        effects
+    }
+
+    fn position_message(&self, position: &Position) -> FlushMessage {
+        self.message(RecordsTopic::Position, position)
+    }
+
+    fn message(&self, topic: RecordsTopic, body: &impl serde::Serialize) -> FlushMessage {
+        let FlushContext { site, definition, group, .. } = &self.options.flush;
+        let subject = RecordsSubject { site: site.clone(), kind: definition.name.clone(), group: *group, topic };
+        let payload = serde_json::to_vec(body).unwrap_or_else(|error| panic!("always printable: {error}"));
+        FlushMessage { subject, payload, ttl_ms: None }
+    }
+}

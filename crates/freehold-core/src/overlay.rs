@@ -1,0 +1,151 @@
+//! What a holder has published and its copy has not applied yet.
+//!
+//! A holder decides on its copy seen through this overlay. An entry is dropped when the copy has applied the message that
+//! it stands for; the whole overlay is dropped when the fate of any publish is unknown.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use crate::copy::{CopyRead, RecordState, StoredOutcome};
+use crate::id::{CommandId, RecordId};
+use crate::name::KindName;
+use crate::number::StreamSequence;
+use crate::outcome::Change;
+
+/// A command of a record, as outcomes are found.
+pub(crate) type CommandKey = (Option<RecordId>, CommandId);
+
+/// What one flush will have changed once the copy has applied it.
+#[derive(Debug, Default)]
+pub(crate) struct FlushEffects {
+    pub(crate) records: Vec<(RecordId, RecordState)>,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) carries: Vec<(RecordId, StreamSequence)>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Overlay {
+    records: HashMap<RecordId, PublishedRecord>,
+    changes: HashMap<CommandKey, Change>,
+    carries: HashSet<(RecordId, StreamSequence)>,
+    /// Oldest first.
+    flushes: VecDeque<PublishedFlush>,
+}
+
+#[derive(Debug)]
+struct PublishedRecord {
+    state: RecordState,
+    /// Flushes in this overlay that updated the record.
+    updates: usize,
+}
+
+#[derive(Debug)]
+struct PublishedFlush {
+    /// The last of its messages; nothing until the log has answered.
+    stored: Option<StreamSequence>,
+    records: Vec<RecordId>,
+    changes: Vec<CommandKey>,
+    carries: Vec<(RecordId, StreamSequence)>,
+}
+
+impl Overlay {
+    /// Takes in a flush that is being published.
+    pub(crate) fn publish(&mut self, effects: FlushEffects) {
+        let mut flush = PublishedFlush {
+            stored: None,
+            records: Vec::with_capacity(effects.records.len()),
+            changes: Vec::with_capacity(effects.changes.len()),
+            carries: effects.carries.clone(),
+        };
+        for (id, state) in effects.records {
+            flush.records.push(id.clone());
+            let updates = self.records.get(&id).map_or(0, |record| record.updates) + 1;
+            self.records.insert(id, PublishedRecord { state, updates });
+        }
+        for change in effects.changes {
+            let key = (change.id.clone(), change.command_id.clone());
+            flush.changes.push(key.clone());
+            self.changes.insert(key, change);
+        }
+        self.carries.extend(effects.carries);
+        self.flushes.push_back(flush);
+    }
+
+    /// Notes that the log has stored every message of the newest flush.
+    pub(crate) fn stored(&mut self, last: StreamSequence) {
+        if let Some(flush) = self.flushes.back_mut() {
+            flush.stored = Some(last);
+        }
+    }
+
+    /// Drops what the copy has applied.
+    pub(crate) fn prune(&mut self, applied: StreamSequence) {
+        while self.flushes.front().and_then(|flush| flush.stored).is_some_and(|stored| stored <= applied) {
+            let Some(flush) = self.flushes.pop_front() else { break };
+            for id in flush.records {
+                if let Some(record) = self.records.get_mut(&id) {
+                    record.updates -= 1;
+                    if record.updates == 0 {
+                        self.records.remove(&id);
+                    }
+                }
+            }
+            for key in flush.changes {
+                self.changes.remove(&key);
+            }
+            for carried in flush.carries {
+                self.carries.remove(&carried);
+            }
+        }
+    }
+
+    /// The last message that the copy must apply for the overlay to be empty; nothing where it is, or where the log has
+    /// not answered yet.
+    pub(crate) fn last_stored(&self) -> Option<StreamSequence> {
+        self.flushes.iter().rev().find_map(|flush| flush.stored)
+    }
+
+    fn record(&self, id: &RecordId) -> Option<&PublishedRecord> {
+        self.records.get(id)
+    }
+}
+
+/// A copy seen through an overlay.
+pub(crate) struct View<'a, C> {
+    pub(crate) kind: &'a KindName,
+    pub(crate) copy: &'a C,
+    pub(crate) overlay: &'a Overlay,
+}
+
+/// A record as the next flush finds it.
+pub(crate) struct ViewedRecord {
+    pub(crate) state: Option<RecordState>,
+    /// Updates whose outcomes nothing carries yet and that a result message can repeat now, oldest first.
+    pub(crate) carriable: Vec<StreamSequence>,
+    /// All updates whose outcomes nothing carries yet, those that the copy has not applied included.
+    pub(crate) uncarried: usize,
+}
+
+impl<C: CopyRead> View<'_, C> {
+    pub(crate) fn record(&self, id: &RecordId) -> Result<ViewedRecord, C::Error> {
+        let applied = self.copy.record(self.kind, id)?;
+        let carriable: Vec<StreamSequence> = applied
+            .iter()
+            .flat_map(|state| &state.uncarried)
+            .map(|update| update.sequence)
+            .filter(|sequence| !self.overlay.carries.contains(&(id.clone(), *sequence)))
+            .collect();
+        let published = self.overlay.record(id);
+        let uncarried = carriable.len() + published.map_or(0, |record| record.updates);
+        let state = published.map(|record| record.state.clone()).or(applied);
+        Ok(ViewedRecord { state, carriable, uncarried })
+    }
+
+    /// The entry of a command that has an outcome.
+    pub(crate) fn change(&self, id: Option<&RecordId>, command_id: &CommandId) -> Result<Option<Change>, C::Error> {
+        let key = (id.cloned(), command_id.clone());
+        if let Some(change) = self.overlay.changes.get(&key) {
+            return Ok(Some(change.clone()));
+        }
+        Ok(self.copy.outcome(self.kind, id, command_id)?.map(|outcome: StoredOutcome| outcome.change))
+    }
+}
