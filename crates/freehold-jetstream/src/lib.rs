@@ -1,1 +1,22 @@
-//! .
+//! Freehold on NATS: connections, streams, consumers, fenced publishing, member lists, the micro protocol and a client.
+//!
+//! The only crate that names async-nats. It decides nothing: what is published, and under which claim, comes from
+//! `freehold-core`; what becomes of the answers is up to `freehold-runtime`.
+
+mod client;
+mod command_log;
+mod connection;
+mod error;
+mod members;
+mod micro;
+mod provision;
+mod records_log;
+
+pub use client::{Answer, Client, SendOptions};
+pub use command_log::{AppendError, Appended, CommandConsumer, CommandConsumerError, CommandLog};
+pub use connection::{ConnectError, ConnectOptions, Connection, FencedConnection, MINIMUM_SERVER_VERSION, Probe};
+pub use error::ApiError;
+pub use members::{Members, MembersEntry};
+pub use micro::{EndpointInfo, Micro, MicroOptions, Reply, ReplyHeaders, Request};
+pub use provision::{Plan, PlanStep, ProvisionError, ProvisionOptions, RecordsLogFacts, plan, read_records_log_facts};
+pub use records_log::{RecordsLog, RecordsLogState, RecordsReader, RecordsReaderError};

@@ -1,0 +1,228 @@
+//! The command log of a site: taking commands in, and the one consumer that each claim has.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, push};
+use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::RawMessageErrorKind;
+use futures::StreamExt;
+
+use freehold_core::subject;
+use freehold_core::{
+    CommandId, CommandLogCheck, CommandLogIncarnation, CommandMessage, DecidedCommand, GroupNumber, KindName, LogTime,
+    LoggedCommand, SiteName, StreamSequence,
+};
+
+use crate::connection::Connection;
+use crate::error::ApiError;
+
+/// A consumer without its holder is gone after this long.
+const CONSUMER_INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
+/// The server says that it is there at least this often.
+const CONSUMER_HEARTBEAT: Duration = Duration::from_secs(5);
+/// Commands that a consumer hands over at once.
+const MAX_DELIVERED_AT_ONCE: usize = 512;
+
+/// The command log of one site.
+#[derive(Debug, Clone)]
+pub struct CommandLog {
+    connection: Connection,
+    site: SiteName,
+    stream: String,
+}
+
+/// A command that the log has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Its place.
+    pub sequence: StreamSequence,
+    /// The log had it already.
+    pub duplicate: bool,
+}
+
+/// Why the log did not certainly take a command.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// The log is full: the command was not taken.
+    #[error("the command log is full")]
+    Full,
+    /// The command exceeds what the server takes as one message: it was not taken.
+    #[error("the command exceeds what one message can hold")]
+    TooLarge,
+    /// No stream takes the command: it was not taken.
+    #[error("no command log takes the command")]
+    NoLog,
+    /// No answer: the log may have the command.
+    #[error("the command log did not answer")]
+    Unknown(#[source] ApiError),
+}
+
+impl CommandLog {
+    /// The log of a site.
+    pub fn new(connection: Connection, site: SiteName) -> Self {
+        let stream = subject::commands_stream(&site);
+        Self { connection, site, stream }
+    }
+
+    /// Appends a command; the same command within the server's duplicate window counts as taken. `trace_parent` is
+    /// carried through unchanged.
+    pub async fn append(
+        &self,
+        group: GroupNumber,
+        command: &CommandMessage,
+        trace_parent: Option<&str>,
+    ) -> Result<Appended, AppendError> {
+        let payload = serde_json::to_vec(command).map_err(|error| unknown("printing the command", error))?;
+        let mut publish = PublishMessage::build().payload(payload.into()).message_id(command.message_id().to_string());
+        if let Some(trace_parent) = trace_parent {
+            publish = publish.header("traceparent", trace_parent);
+        }
+        let subject = subject::command(&self.site, &command.kind, group);
+        let sent = self.connection.jetstream.send_publish(subject, publish).await;
+        let acked = match sent {
+            Ok(ack) => ack.await,
+            Err(error) => Err(error),
+        };
+        match acked {
+            Ok(ack) => Ok(Appended { sequence: StreamSequence(ack.sequence), duplicate: ack.duplicate }),
+            Err(error) => Err(match error.kind() {
+                PublishErrorKind::MaxPayloadExceeded => AppendError::TooLarge,
+                PublishErrorKind::StreamNotFound => AppendError::NoLog,
+                _ if is_full(&error) => AppendError::Full,
+                _ => unknown("publishing the command", error),
+            }),
+        }
+    }
+
+    /// Compares the log with a command that is decided. Read by sequence at the stream's leader.
+    pub async fn check(&self, decided: &DecidedCommand, log: CommandLogIncarnation) -> CommandLogCheck {
+        let jetstream = &self.connection.jetstream;
+        let Ok(stream) = jetstream.get_stream_no_info(&self.stream).await else {
+            return CommandLogCheck::Unknown;
+        };
+        let message = match stream.get_raw_message(decided.sequence.0).await {
+            Ok(message) => message,
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return CommandLogCheck::Rewound,
+            Err(error) => {
+                tracing::warn!(%error, stream = self.stream, "the rewind check got no answer");
+                return CommandLogCheck::Unknown;
+            }
+        };
+        let time = LogTime(milliseconds(message.time));
+        let command = LoggedCommand::read(decided.sequence, time, &message.payload);
+        let command_id = match command.message {
+            Ok(message) => message.command_id,
+            Err(_) => CommandId::of_unreadable(log, decided.sequence),
+        };
+        if time == decided.time_ms && command_id == decided.command_id {
+            CommandLogCheck::Matches
+        } else {
+            CommandLogCheck::Rewound
+        }
+    }
+
+    /// Purges a group's commands below a sequence; the command there stays.
+    pub async fn purge(&self, kind: &KindName, group: GroupNumber, below: StreamSequence) -> Result<u64, ApiError> {
+        let failed = |error: Box<dyn std::error::Error + Send + Sync>| ApiError::new("purging the command log", error);
+        let stream = self.connection.jetstream.get_stream_no_info(&self.stream).await.map_err(|e| failed(e.into()))?;
+        let filter = subject::command(&self.site, kind, group);
+        let purged = stream.purge().filter(filter).sequence(below.0).await.map_err(|e| failed(e.into()))?;
+        Ok(purged.purged)
+    }
+
+    /// Opens the consumer of a claim. Its name carries the claim, and creating it twice fails: it has one member in its
+    /// whole life.
+    pub async fn consume(
+        &self,
+        kind: &KindName,
+        group: GroupNumber,
+        claim: StreamSequence,
+        after: StreamSequence,
+    ) -> Result<CommandConsumer, ApiError> {
+        let failed =
+            |error: Box<dyn std::error::Error + Send + Sync>| ApiError::new("opening a command consumer", error);
+        let name = format!("{kind}-{group}-{claim}-{}", ulid::Ulid::generate());
+        let config = push::Config {
+            durable_name: Some(name.clone()),
+            deliver_subject: self.connection.client.new_inbox(),
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: after.0 + 1 },
+            ack_policy: AckPolicy::None,
+            filter_subject: subject::command(&self.site, kind, group),
+            flow_control: true,
+            idle_heartbeat: CONSUMER_HEARTBEAT,
+            inactive_threshold: CONSUMER_INACTIVE_THRESHOLD,
+            num_replicas: 1,
+            memory_storage: true,
+            ..push::Config::default()
+        };
+        let jetstream = &self.connection.jetstream;
+        let consumer = jetstream.create_consumer_strict_on_stream(config, &self.stream).await;
+        let messages = consumer.map_err(|e| failed(e.into()))?.messages().await.map_err(|e| failed(e.into()))?;
+        Ok(CommandConsumer { messages: messages.ready_chunks(MAX_DELIVERED_AT_ONCE), last_delivery: 0 })
+    }
+}
+
+/// The consumer of one claim.
+pub struct CommandConsumer {
+    messages: futures::stream::ReadyChunks<push::Messages>,
+    last_delivery: u64,
+}
+
+/// Why a consumer is of no use any more.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandConsumerError {
+    /// A delivery is missing or came twice.
+    #[error("delivery {got} came behind {last}")]
+    Gap {
+        /// The last delivery.
+        last: u64,
+        /// The one that came next.
+        got: u64,
+    },
+    /// The consumer or its connection is gone.
+    #[error("the command consumer is gone")]
+    Gone(#[source] Option<ApiError>),
+}
+
+impl CommandConsumer {
+    /// Waits for commands; returns all that are there, at least one and a bounded number.
+    pub async fn next(&mut self) -> Result<Vec<LoggedCommand>, CommandConsumerError> {
+        let chunk = self.messages.next().await.ok_or(CommandConsumerError::Gone(None))?;
+        let mut commands = Vec::with_capacity(chunk.len());
+        for message in chunk {
+            let message = message.map_err(|error| gone(error.into()))?;
+            let info = message.info().map_err(gone)?;
+            if info.consumer_sequence != self.last_delivery + 1 {
+                return Err(CommandConsumerError::Gap { last: self.last_delivery, got: info.consumer_sequence });
+            }
+            self.last_delivery = info.consumer_sequence;
+            let time = LogTime(milliseconds(info.published));
+            commands.push(LoggedCommand::read(StreamSequence(info.stream_sequence), time, &message.payload));
+        }
+        Ok(commands)
+    }
+}
+
+fn gone(error: Box<dyn std::error::Error + Send + Sync>) -> CommandConsumerError {
+    CommandConsumerError::Gone(Some(ApiError::new("reading the command consumer", error)))
+}
+
+fn unknown(what: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> AppendError {
+    AppendError::Unknown(ApiError::new(what, error))
+}
+
+/// Whether the server refused because a limit of the stream is reached: it stores nothing then.
+pub(crate) fn is_full(error: &async_nats::jetstream::context::PublishError) -> bool {
+    let text = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    ["maximum bytes exceeded", "maximum messages exceeded", "insufficient storage resources"]
+        .iter()
+        .any(|refusal| text.contains(refusal))
+}
+
+/// A stream's timestamp in milliseconds since 1970; 0 for times before.
+pub(crate) fn milliseconds(time: async_nats::datetime::DateTime) -> u64 {
+    u64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
+}
