@@ -10,8 +10,8 @@ use futures::StreamExt;
 
 use freehold_core::subject;
 use freehold_core::{
-    CommandId, CommandLogCheck, CommandLogIncarnation, CommandMessage, DecidedCommand, GroupNumber, KindName, LogTime,
-    LoggedCommand, SiteName, StreamSequence,
+    CommandId, CommandLogCheck, CommandLogIncarnation, CommandMessage, DeadLetter, DecidedCommand, GroupNumber,
+    KindName, LogTime, LoggedCommand, SiteName, StreamSequence,
 };
 
 use crate::connection::Connection;
@@ -94,6 +94,19 @@ impl CommandLog {
                 _ => unknown("publishing the command", error),
             }),
         }
+    }
+
+    /// Appends a dead letter; the same one within the server's duplicate window counts as taken.
+    pub async fn append_dead_letter(&self, group: GroupNumber, letter: &DeadLetter) -> Result<(), ApiError> {
+        let failed = |error: Box<dyn std::error::Error + Send + Sync>| ApiError::new("publishing a dead letter", error);
+        let payload = serde_json::to_vec(letter).map_err(|error| failed(error.into()))?;
+        let subject = subject::dead_letter(&self.site, &letter.kind, group);
+        let change = &letter.change;
+        let message_id = format!("{}-{group}-{}-{}", letter.kind, change.log, change.sequence);
+        let publish = PublishMessage::build().payload(payload.into()).message_id(message_id);
+        let sent =
+            self.connection.jetstream.send_publish(subject, publish).await.map_err(|error| failed(error.into()))?;
+        sent.await.map(|_| ()).map_err(|error| failed(error.into()))
     }
 
     /// Compares the log with a command that is decided. Read by sequence at the stream's leader.

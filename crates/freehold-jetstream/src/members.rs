@@ -4,8 +4,9 @@ use async_nats::jetstream::kv;
 use futures::StreamExt;
 
 use freehold_core::subject;
-use freehold_core::{KindName, MemberList, SiteName};
+use freehold_core::{KindName, LogTime, MemberList, SiteName};
 
+use crate::command_log::milliseconds;
 use crate::connection::Connection;
 use crate::error::ApiError;
 
@@ -41,6 +42,13 @@ impl Members {
             }
             None => MembersEntry { bucket_revision: 0, list: None },
         })
+    }
+
+    /// When the bucket took the newest change of a kind's list, by the server's time.
+    pub async fn changed_at(&self, kind: &KindName) -> Result<Option<LogTime>, ApiError> {
+        let entry = self.store.entry(kind.as_str()).await;
+        let entry = entry.map_err(|error| ApiError::new("reading the member list", error))?;
+        Ok(entry.map(|entry| LogTime(milliseconds(entry.created))))
     }
 
     /// Replaces a list that nobody has changed since it was read; false where somebody has.

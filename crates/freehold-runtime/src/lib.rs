@@ -1,1 +1,31 @@
-//! .
+//! A running Freehold service: request handlers, group workers, copy appliers and the store thread.
+//!
+//! ```text
+//!  Micro ─▶ RequestHandler ─▶ CommandLog                 RecordsReader ─▶ applier ─▶ store thread ─▶ redb
+//!              ▲    (append)      │ consumer of a claim        ▲                        │
+//!              │                  ▼                            │ records log            │ outcomes, progress
+//!              │             GroupWorker ── fenced publish ────┘                        │
+//!              └──────────────────── Waiters ◀──────────────────────────────────────────┘
+//! ```
+//!
+//! What is decided, and under which claim, is up to `freehold-core`; this crate carries its effects out and feeds it events.
+//! Only the store thread writes the copy.
+
+mod applier;
+mod config;
+mod copy;
+mod group_worker;
+mod instance;
+mod instance_api;
+mod membership;
+mod read_requests;
+mod request_handler;
+mod service;
+mod store_thread;
+
+pub use config::{ConfigError, ServiceConfig};
+pub use instance_api::{
+    DigestAnswer, DigestRequest, GroupRecord, GroupRecordsAnswer, GroupRecordsRequest, OriginDigest,
+};
+pub use read_requests::RESERVED_ENDPOINTS;
+pub use service::{RunningService, Service, ServiceBuilder, ServiceError, StartError};

@@ -16,7 +16,7 @@
 //!     .start()
 //!     .await?;
 //! println!("ewr: {}", sandbox.site("ewr").url());
-//! sandbox.cut("ewr")?;
+//! sandbox.cut("ewr").await?;
 //! sandbox.heal("ewr")?;
 //! sandbox.wait_linked("ewr").await?;
 //! sandbox.stop().await?;
@@ -34,6 +34,11 @@ mod server;
 
 pub use nats_server::{LocateError, LocateProgress, Locator, NatsServerBinary};
 pub use poll::{DeadlinePassed, wait_until};
-pub use process::{ExitedEarly, LineNotSeen, Process, ProcessError, ProcessOptions};
-pub use sandbox::{Hub, LeafLink, Sandbox, SandboxBuilder, SandboxError, Site, SiteKind};
-pub use server::{ClusterOptions, JetStreamOptions, LeafRemote, Server, ServerError, ServerOptions};
+pub use process::{
+    ExitedEarly, LineNotSeen, LogUnusable, NotSignalled, NotStarted, Process, ProcessError, ProcessOptions,
+};
+pub use sandbox::{Hub, Sandbox, SandboxBuilder, SandboxError, Site, SiteKind};
+pub use server::{
+    ClusterOptions, DirectoryInUse, DirectoryUnusable, JetStreamOptions, LeafListenOptions, LeafRemote, NotReady,
+    PortTaken, Server, ServerError, ServerOptions,
+};

@@ -400,8 +400,7 @@ pub struct LineNotSeen {
 
 fn spawn(options: &ProcessOptions) -> Result<Run, ProcessError> {
     let log_unusable = |source| LogUnusable { path: options.log_file.clone(), source };
-    let not_started =
-        |source| NotStarted { name: options.name.clone(), program: options.program.clone(), source };
+    let not_started = |source| NotStarted { name: options.name.clone(), program: options.program.clone(), source };
     if let Some(parent) = options.log_file.parent() {
         std::fs::create_dir_all(parent).map_err(log_unusable)?;
     }
@@ -471,13 +470,17 @@ impl LineReader {
         let mut file = File::open(&self.path)?;
         file.seek(SeekFrom::Start(self.offset))?;
         self.offset += file.read_to_end(&mut self.unfinished)? as u64;
-        while let Some(end) = self.unfinished.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.unfinished.drain(..=end).collect();
-            let line = String::from_utf8_lossy(&line);
+        let mut start = 0;
+        let mut found = None;
+        while let Some(length) = self.unfinished[start..].iter().position(|byte| *byte == b'\n') {
+            let line = String::from_utf8_lossy(&self.unfinished[start..start + length]);
+            start += length + 1;
             if line.contains(pattern) {
-                return Ok(Some(line.trim_end().to_owned()));
+                found = Some(line.trim_end().to_owned());
+                break;
             }
         }
-        Ok(None)
+        self.unfinished.drain(..start);
+        Ok(found)
     }
 }

@@ -1,0 +1,99 @@
+//! A command log: sequences, the duplicate window over the whole stream, `discard: new` when full, purge, and the loss of its
+//! tail.
+
+use std::collections::{BTreeMap, HashMap};
+
+use freehold_core::{CommandLogCheck, CommandLogIncarnation, DecidedCommand, Hash, LogTime, LoggedCommand, StreamSequence};
+
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) group: u16,
+    pub(crate) time: u64,
+    pub(crate) payload: Vec<u8>,
+    message_id: Option<Hash>,
+}
+
+impl Entry {
+    pub(crate) fn read(&self, sequence: u64) -> LoggedCommand {
+        LoggedCommand::read(StreamSequence(sequence), LogTime(self.time), &self.payload)
+    }
+}
+
+/// The stream is full: nothing was stored.
+#[derive(Debug)]
+pub(crate) struct Full;
+
+#[derive(Debug, Default)]
+pub(crate) struct CommandLog {
+    pub(crate) entries: BTreeMap<u64, Entry>,
+    last: u64,
+    recent: HashMap<Hash, (u64, u64)>,
+    duplicate_window_ms: u64,
+    limit: usize,
+}
+
+impl CommandLog {
+    pub(crate) fn new(duplicate_window_ms: u64, limit: usize) -> Self {
+        Self { duplicate_window_ms, limit, ..Self::default() }
+    }
+
+    /// Stores a command, or finds it among those of the duplicate window.
+    pub(crate) fn publish(
+        &mut self,
+        group: u16,
+        payload: Vec<u8>,
+        message_id: Option<Hash>,
+        now: u64,
+    ) -> Result<u64, Full> {
+        if let Some((sequence, time)) = message_id.and_then(|id| self.recent.get(&id)) {
+            if now - time < self.duplicate_window_ms {
+                return Ok(*sequence);
+            }
+        }
+        if self.entries.len() >= self.limit {
+            return Err(Full);
+        }
+        self.last += 1;
+        if let Some(id) = message_id {
+            self.recent.insert(id, (self.last, now));
+        }
+        self.entries.insert(self.last, Entry { group, time: now, payload, message_id });
+        Ok(self.last)
+    }
+
+    pub(crate) fn check(&self, decided: &DecidedCommand, log: CommandLogIncarnation) -> CommandLogCheck {
+        let sequence = decided.sequence.0;
+        match self.entries.get(&sequence) {
+            Some(entry) if entry.read(sequence).is(decided, log) => CommandLogCheck::Matches,
+            _ => CommandLogCheck::Rewound,
+        }
+    }
+
+    /// Removes a group's commands below a sequence; tells which.
+    pub(crate) fn purge(&mut self, group: u16, below: u64) -> Vec<(u64, Entry)> {
+        let doomed: Vec<u64> =
+            self.entries.range(..below).filter(|(_, entry)| entry.group == group).map(|(sequence, _)| *sequence).collect();
+        doomed.into_iter().map(|sequence| (sequence, self.entries.remove(&sequence).unwrap())).collect()
+    }
+
+    /// The server comes back without the newest commands; the next ones get their sequences.
+    pub(crate) fn lose_tail(&mut self, messages: u64) {
+        self.last = self.last.saturating_sub(messages);
+        let lost = self.entries.split_off(&(self.last + 1));
+        for entry in lost.into_values() {
+            if let Some(id) = entry.message_id {
+                self.recent.remove(&id);
+            }
+        }
+    }
+
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// A group's commands behind a sequence.
+    pub(crate) fn behind(&self, group: u16, after: u64) -> impl Iterator<Item = LoggedCommand> {
+        let entries = self.entries.range(after + 1..).filter(move |(_, entry)| entry.group == group);
+        entries.map(|(sequence, entry)| entry.read(*sequence))
+    }
+}

@@ -1,0 +1,139 @@
+//! The instance's copy as its tasks share it: how far it is, and who waits for what.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{oneshot, watch};
+
+use freehold_core::{Applied, CommandId, KindName, RecordId, RecordVersion, SiteName, StoredOutcome, StreamSequence};
+use freehold_store::Reader;
+
+/// How far each origin's log is applied and committed.
+pub(crate) type Progress = HashMap<SiteName, watch::Receiver<StreamSequence>>;
+
+/// The copy, for its readers.
+#[derive(Clone)]
+pub(crate) struct Copy {
+    pub(crate) reader: Reader,
+    pub(crate) waiters: Arc<Waiters>,
+    pub(crate) progress: Arc<Progress>,
+}
+
+impl Copy {
+    /// Waits until an origin's log is applied up to a message. Pending for ever where the origin is not copied.
+    pub(crate) async fn applied(&self, origin: &SiteName, sequence: StreamSequence) {
+        match self.progress.get(origin).cloned() {
+            // The sender lives as long as the store thread; without it nothing more is ever applied.
+            Some(mut progress) => {
+                if progress.wait_for(|applied| *applied >= sequence).await.is_err() {
+                    std::future::pending().await
+                }
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// How far an origin's log is applied.
+    pub(crate) fn progress_of(&self, origin: &SiteName) -> StreamSequence {
+        self.progress.get(origin).map(|progress| *progress.borrow()).unwrap_or_default()
+    }
+}
+
+type OutcomeKey = (KindName, Option<RecordId>, CommandId);
+type VersionWaiter = (RecordVersion, oneshot::Sender<()>);
+
+/// Requests that wait for the copy.
+#[derive(Default)]
+pub(crate) struct Waiters {
+    outcomes: Mutex<HashMap<OutcomeKey, Vec<oneshot::Sender<StoredOutcome>>>>,
+    versions: Mutex<HashMap<(KindName, RecordId), Vec<VersionWaiter>>>,
+}
+
+impl Waiters {
+    /// Waits for the outcome of a command. Look into the copy after this call and before waiting, so that nothing that was
+    /// committed in between is missed.
+    pub(crate) fn outcome(self: &Arc<Self>, kind: &KindName, id: &RecordId, command_id: &CommandId) -> OutcomeWaiter {
+        let key = (kind.clone(), Some(id.clone()), command_id.clone());
+        let (sender, receiver) = oneshot::channel();
+        lock(&self.outcomes).entry(key.clone()).or_default().push(sender);
+        OutcomeWaiter { waiters: Arc::clone(self), key, receiver }
+    }
+
+    /// Waits until a record has at least a version; the same care as with [`Waiters::outcome`].
+    pub(crate) fn version(&self, kind: &KindName, id: &RecordId, version: RecordVersion) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        let mut versions = lock(&self.versions);
+        let waiting = versions.entry((kind.clone(), id.clone())).or_default();
+        waiting.retain(|(_, sender)| !sender.is_closed());
+        waiting.push((version, sender));
+        receiver
+    }
+
+    /// Tells what a committed message did.
+    pub(crate) fn tell(&self, kind: &KindName, applied: Applied) {
+        if !applied.outcomes.is_empty() {
+            let mut outcomes = lock(&self.outcomes);
+            for outcome in applied.outcomes {
+                if outcomes.is_empty() {
+                    break;
+                }
+                let key = (kind.clone(), outcome.change.id.clone(), outcome.change.command_id.clone());
+                for sender in outcomes.remove(&key).into_iter().flatten() {
+                    // Who has stopped waiting will ask the copy.
+                    let _ = sender.send(outcome.clone());
+                }
+            }
+        }
+        if let Some((id, version)) = applied.record {
+            let mut versions = lock(&self.versions);
+            if versions.is_empty() {
+                return;
+            }
+            let key = (kind.clone(), id);
+            if let Some(waiting) = versions.remove(&key) {
+                let (ready, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(wanted, _)| *wanted <= version);
+                ready.into_iter().for_each(|(_, sender)| {
+                    let _ = sender.send(());
+                });
+                if !rest.is_empty() {
+                    versions.insert(key, rest);
+                }
+            }
+        }
+    }
+}
+
+/// One request's wait for an outcome. Dropping it ends the wait.
+pub(crate) struct OutcomeWaiter {
+    waiters: Arc<Waiters>,
+    key: OutcomeKey,
+    receiver: oneshot::Receiver<StoredOutcome>,
+}
+
+impl OutcomeWaiter {
+    /// The outcome; pending for ever where the store has stopped.
+    pub(crate) async fn wait(&mut self) -> StoredOutcome {
+        match (&mut self.receiver).await {
+            Ok(outcome) => outcome,
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for OutcomeWaiter {
+    fn drop(&mut self) {
+        self.receiver.close();
+        let mut outcomes = lock(&self.waiters.outcomes);
+        if let Some(senders) = outcomes.get_mut(&self.key) {
+            senders.retain(|sender| !sender.is_closed());
+            if senders.is_empty() {
+                outcomes.remove(&self.key);
+            }
+        }
+    }
+}
+
+/// Maps are changed whole entry by whole entry, so that a panic elsewhere leaves nothing half-done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

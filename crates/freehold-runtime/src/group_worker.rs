@@ -1,0 +1,310 @@
+//! One group's worker: feeds events to the group's [`Holder`] and carries its effects out.
+//!
+//! The worker never decides anything itself. What it has started and not heard of is forgotten at
+//! [`Effect::Release`], so that no late answer reaches a later claim.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use tokio::sync::{mpsc, watch};
+
+use freehold_core::{
+    CommandLogCheck, DeadLetter, Effect, Emission, EmitFailure, Event, GroupCount, GroupNumber, Holder, HolderOptions,
+    KindName, LoggedCommand, MemberList, PublishFailure, SiteName,
+};
+use freehold_jetstream::{CommandConsumer, CommandConsumerError, CommandLog, FencedConnection, Members, RecordsLog};
+use freehold_store::Error as StoreError;
+
+use crate::copy::Copy;
+use crate::membership::{Identity, MemberLists};
+
+/// Commands that a worker takes in before it has decided them; the consumer holds back the rest.
+const MAX_WAITING_COMMANDS: usize = 4_096;
+/// How long the position may lag behind what is decided.
+const POSITION_PAUSE: Duration = Duration::from_secs(1);
+/// The pause before a refused or broken claim is tried again.
+const CLAIM_PAUSE: Duration = Duration::from_millis(20);
+/// The pause before the member list is read again where that failed.
+const MEMBERS_PAUSE: Duration = Duration::from_millis(200);
+
+/// What all workers of an instance share.
+#[derive(Clone)]
+pub(crate) struct WorkerContext {
+    pub(crate) site: SiteName,
+    pub(crate) copy: Copy,
+    pub(crate) commands: CommandLog,
+    pub(crate) records: RecordsLog,
+    pub(crate) members: Members,
+    pub(crate) lists: MemberLists,
+    pub(crate) identity: Identity,
+    pub(crate) group_counts: Arc<HashMap<KindName, GroupCount>>,
+    pub(crate) fenced: watch::Receiver<Option<FencedConnection>>,
+    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) batched: bool,
+    pub(crate) failures: mpsc::Sender<StoreError>,
+    pub(crate) held: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+/// Drives one group until the service stops.
+pub(crate) struct GroupWorker {
+    context: WorkerContext,
+    kind: KindName,
+    group: GroupNumber,
+    holder: Holder,
+    consumer: Option<CommandConsumer>,
+    under_way: FuturesUnordered<BoxFuture<'static, Answer>>,
+    stopped: bool,
+    holding: bool,
+}
+
+enum Answer {
+    Event(Event),
+    Consumer(Result<Box<CommandConsumer>, String>),
+}
+
+enum Happening {
+    Answer(Answer),
+    Commands(Result<Vec<LoggedCommand>, CommandConsumerError>),
+    CopyAdvanced,
+    PositionDue,
+    Members,
+    Connection,
+    Stop,
+}
+
+impl GroupWorker {
+    pub(crate) fn new(context: WorkerContext, options: HolderOptions) -> Self {
+        Self {
+            kind: options.flush.definition.name.clone(),
+            group: options.flush.group,
+            holder: Holder::new(options),
+            context,
+            consumer: None,
+            under_way: FuturesUnordered::new(),
+            stopped: false,
+            holding: false,
+        }
+    }
+
+    /// Runs until the holder has stopped, or the copy cannot be read.
+    pub(crate) async fn run(mut self) {
+        let mut list = self.context.lists.watch(&self.kind);
+        let mut fenced = self.context.fenced.clone();
+        let mut stop = self.context.stop.clone();
+        let mut stopping = false;
+        let mut position_due = tokio::time::Instant::now();
+        let mut handled = self.members_event(&list.borrow_and_update().clone());
+        loop {
+            if let Some(event) = handled.take()
+                && let Err(error) = self.take(event)
+            {
+                // One report is enough: the service stops all workers and rebuilds the copy.
+                let _ = self.context.failures.try_send(error);
+                return;
+            }
+            if self.stopped {
+                return;
+            }
+            let awaits = self.holder.awaits();
+            let position_moved = self.holder.position_moved();
+            let room = self.holder.waiting() < MAX_WAITING_COMMANDS;
+            let happening = tokio::select! {
+                Some(answer) = self.under_way.next(), if !self.under_way.is_empty() => Happening::Answer(answer),
+                commands = next_commands(self.consumer.as_mut()), if room && self.consumer.is_some() =>
+                    Happening::Commands(commands),
+                () = self.context.copy.applied(&self.context.site, awaits.unwrap_or_default()), if awaits.is_some() =>
+                    Happening::CopyAdvanced,
+                () = tokio::time::sleep_until(position_due), if position_moved => Happening::PositionDue,
+                Ok(()) = list.changed() => Happening::Members,
+                Ok(()) = fenced.changed() => Happening::Connection,
+                _ = stop.wait_for(|stop| *stop), if !stopping => Happening::Stop,
+            };
+            handled = match happening {
+                Happening::Answer(Answer::Event(event)) => Some(event),
+                Happening::Answer(Answer::Consumer(Ok(consumer))) => {
+                    self.consumer = Some(*consumer);
+                    None
+                }
+                Happening::Answer(Answer::Consumer(Err(reason))) => {
+                    tracing::warn!(kind = %self.kind, group = %self.group, reason, "no consumer for a claim");
+                    Some(Event::Disconnected)
+                }
+                Happening::Commands(Ok(commands)) => Some(Event::Delivered(commands)),
+                Happening::Commands(Err(error)) => {
+                    tracing::debug!(kind = %self.kind, group = %self.group, %error, "the command consumer ended");
+                    self.consumer = None;
+                    Some(Event::Disconnected)
+                }
+                Happening::CopyAdvanced => Some(Event::CopyAdvanced),
+                Happening::PositionDue => {
+                    position_due = tokio::time::Instant::now() + POSITION_PAUSE;
+                    Some(Event::PositionDue)
+                }
+                Happening::Members => self.members_event(&list.borrow_and_update().clone()),
+                Happening::Connection => {
+                    if fenced.borrow_and_update().is_some() {
+                        self.members_event(&list.borrow().clone())
+                    } else {
+                        Some(Event::Disconnected)
+                    }
+                }
+                Happening::Stop => {
+                    stopping = true;
+                    Some(Event::Stop)
+                }
+            };
+        }
+    }
+
+    /// What a member list means for this group. Without a connection to publish on, an assignment waits.
+    fn members_event(&self, list: &MemberList) -> Option<Event> {
+        if !self.context.identity.holds(list, self.group) {
+            return Some(Event::Unassigned);
+        }
+        self.context.fenced.borrow().is_some().then_some(Event::Assigned(list.revision))
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), StoreError> {
+        let snapshot = self.context.copy.reader.snapshot()?;
+        let effects = self.holder.handle(event, &snapshot)?;
+        drop(snapshot);
+        for effect in effects {
+            self.carry_out(effect);
+        }
+        let holds = self.holder.holds().is_some();
+        if holds != self.holding {
+            self.holding = holds;
+            use std::sync::atomic::Ordering::Relaxed;
+            let held = &self.context.held;
+            let _ = if holds { held.fetch_add(1, Relaxed) } else { held.fetch_sub(1, Relaxed) };
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        let (kind, group) = (self.kind.clone(), self.group);
+        let WorkerContext { commands, records, batched, .. } = self.context.clone();
+        let fenced = self.context.fenced.borrow().clone();
+        let answer: BoxFuture<'static, Answer> = match effect {
+            Effect::PublishClaim { expected, claim } => Box::pin(async move {
+                let result = match fenced {
+                    Some(fenced) => records.claim(&fenced, &kind, group, expected, &claim).await,
+                    None => Err(no_connection()),
+                };
+                Answer::Event(Event::Claimed(result))
+            }),
+            Effect::CheckCommandLog { decided, log } => {
+                Box::pin(async move { Answer::Event(Event::CommandLogChecked(commands.check(&decided, log).await)) })
+            }
+            Effect::OpenConsumer { claim, after } => Box::pin(async move {
+                let opened = commands.consume(&kind, group, claim, after).await;
+                Answer::Consumer(opened.map(Box::new).map_err(|error| describe(&error)))
+            }),
+            Effect::Publish { claim, messages } => Box::pin(async move {
+                let result = match fenced {
+                    Some(fenced) => records.publish(&fenced, claim, messages, batched).await,
+                    None => Err(no_connection()),
+                };
+                Answer::Event(Event::Published(result))
+            }),
+            Effect::Emit(emissions) => {
+                let counts = Arc::clone(&self.context.group_counts);
+                Box::pin(async move { Answer::Event(Event::Emitted(emit(&commands, &counts, group, emissions).await)) })
+            }
+            Effect::Purge { below, decided, log } => Box::pin(async move {
+                let check = commands.check(&decided, log).await;
+                if check == CommandLogCheck::Matches {
+                    match commands.purge(&kind, group, below.sequence).await {
+                        Ok(purged) => tracing::trace!(%kind, %group, purged, "purged decided commands"),
+                        Err(error) => tracing::warn!(%kind, %group, error = describe(&error), "purging failed"),
+                    }
+                }
+                Answer::Event(Event::Purged(check))
+            }),
+            Effect::Release(reason) => {
+                tracing::debug!(%kind, %group, %reason, "released");
+                self.consumer = None;
+                self.under_way = FuturesUnordered::new();
+                return;
+            }
+            Effect::ReadMembers => {
+                let WorkerContext { members, identity, .. } = self.context.clone();
+                Box::pin(read_members(members, identity, kind, group))
+            }
+            Effect::Stopped => {
+                self.stopped = true;
+                return;
+            }
+        };
+        self.under_way.push(answer);
+    }
+}
+
+async fn next_commands(consumer: Option<&mut CommandConsumer>) -> Result<Vec<LoggedCommand>, CommandConsumerError> {
+    match consumer {
+        Some(consumer) => consumer.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn read_members(members: Members, identity: Identity, kind: KindName, group: GroupNumber) -> Answer {
+    tokio::time::sleep(CLAIM_PAUSE).await;
+    loop {
+        match members.read(&kind).await {
+            Ok(entry) => {
+                return Answer::Event(match entry.list {
+                    Some(list) if identity.holds(&list, group) => Event::Assigned(list.revision),
+                    _ => Event::Unassigned,
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%kind, %group, error = describe(&error), "the member list cannot be read");
+                tokio::time::sleep(MEMBERS_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Sends what decisions ask for. All of it may be sent again.
+async fn emit(
+    commands: &CommandLog,
+    counts: &HashMap<KindName, GroupCount>,
+    group: GroupNumber,
+    emissions: Vec<Emission>,
+) -> Result<(), EmitFailure> {
+    for emission in emissions {
+        match emission {
+            Emission::DeadLetter(letter) => emit_dead_letter(commands, group, &letter).await?,
+            Emission::Command(command) => {
+                let count = counts
+                    .get(&command.kind)
+                    .ok_or_else(|| EmitFailure(format!("this service does not know kind {}", command.kind)))?;
+                let appended = commands.append(count.group_of(&command.id), &command, None).await;
+                appended.map_err(|error| EmitFailure(describe(&error)))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn emit_dead_letter(commands: &CommandLog, group: GroupNumber, letter: &DeadLetter) -> Result<(), EmitFailure> {
+    let reason = letter.change.outcome.error.as_ref().map(|error| error.message.clone()).unwrap_or_default();
+    tracing::error!(
+        kind = %letter.kind, %group, command_id = %letter.change.command_id, reason, "a command could not be processed"
+    );
+    commands.append_dead_letter(group, letter).await.map_err(|error| EmitFailure(describe(&error)))
+}
+
+fn no_connection() -> PublishFailure {
+    PublishFailure::Unknown("no connection".to_owned())
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

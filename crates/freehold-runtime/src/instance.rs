@@ -1,0 +1,534 @@
+//! One life of an instance: what it starts, in which order, and how it ends.
+//!
+//! Start: connect, provision or check, open the copy (a damaged one is set aside), read the logs up to their ends, join the
+//! member lists, work on groups, take requests. Nothing is served before the own site's log is applied. Stop is the reverse.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use freehold_core::{
+    Decider, ErrorCode, FlushContext, GroupCount, HolderOptions, KindDefinition, KindName, LogTime, Member, Nonce,
+    SiteName,
+};
+use freehold_jetstream::{
+    CommandLog, Connection, EndpointInfo, FencedConnection, Members, Micro, MicroOptions, ProvisionError,
+    ProvisionOptions, RecordsLog, plan, read_records_log_facts,
+};
+use freehold_store::{Error as StoreError, Options as StoreOptions, Store};
+
+use crate::applier::{Applier, OriginHealth};
+use crate::config::ServiceConfig;
+use crate::copy::{Copy, Waiters};
+use crate::group_worker::{GroupWorker, WorkerContext, describe};
+use crate::instance_api;
+use crate::membership::{Identity, JoinError, MemberLists, Membership};
+use crate::request_handler::{Answer, RequestHandler};
+use crate::service::{Service, StartError};
+use crate::store_thread::{STORE_QUEUE_LENGTH, StoreJob, StoreThread};
+
+/// How long each step of a stop may take before what is left is dropped; the next holder goes on from the log.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the copies of other sites may delay the start.
+const MIRROR_PATIENCE: Duration = Duration::from_secs(5);
+/// The pause before a lost connection for publishing is opened again.
+const FENCED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Everything that lives between a start and a stop.
+pub(crate) struct Instance {
+    identity: Identity,
+    connection: Connection,
+    failures: mpsc::Receiver<StoreError>,
+    stop_requests: watch::Sender<bool>,
+    stop_workers: watch::Sender<bool>,
+    leave: Vec<mpsc::Sender<()>>,
+    requests: JoinSet<()>,
+    workers: JoinSet<()>,
+    memberships: JoinSet<()>,
+    /// Appliers and the keeper of the fenced connection.
+    readers: JoinSet<()>,
+    store_thread: std::thread::JoinHandle<()>,
+    held: Arc<AtomicUsize>,
+}
+
+impl Instance {
+    /// Starts; returns when requests are answered.
+    pub(crate) async fn start(service: &Service) -> Result<Self, StartError> {
+        let Service { name, config, definitions } = service;
+        let connection = Connection::open(&config.nats, &format!("{name}-{}", config.instance)).await?;
+        connection.check_jetstream().await?;
+        provision(&connection, config, definitions).await?;
+        let facts = read_records_log_facts(&connection, &config.site).await?;
+        let identity = Identity {
+            site: config.site.clone(),
+            member: Member { instance: config.instance.clone(), nonce: mint_nonce() },
+        };
+        let group_counts: Arc<HashMap<KindName, GroupCount>> =
+            Arc::new(definitions.iter().map(|(kind, it)| (kind.clone(), it.settings.groups)).collect());
+
+        let (failed, mut failures) = mpsc::channel(1);
+        let (store, fresh) = open_store(config).await?;
+        let applying = Applying::start(&connection, config, &group_counts, store, failed.clone())?;
+        let Applying { copy, jobs, store_thread, mut readers, origins } = applying;
+        tokio::select! {
+            () = catch_up(config, &copy, origins) => {}
+            Some(error) = failures.recv() => return Err(StartError::Store(error)),
+        }
+
+        let members = Members::open(&connection, &config.site).await?;
+        let counts: Vec<_> = group_counts.iter().map(|(kind, count)| (kind.clone(), *count)).collect();
+        let (memberships, lists) = Membership::all(&connection, &members, &identity, &counts, &copy);
+        instance_api::start(&connection, &identity, &copy).await?;
+        for membership in &memberships {
+            membership.join().await.map_err(StartError::from)?;
+        }
+        if fresh {
+            note_missing_outcomes(config, &members, &counts, &jobs).await?;
+        }
+        drop(jobs);
+
+        let (stop_workers, stop) = watch::channel(false);
+        let (fenced, fenced_watch) = watch::channel(None);
+        readers.spawn(keep_fenced(connection.clone(), fenced));
+        let context = WorkerContext {
+            site: config.site.clone(),
+            copy: copy.clone(),
+            commands: CommandLog::new(connection.clone(), config.site.clone()),
+            records: RecordsLog::new(connection.clone(), config.site.clone()),
+            members,
+            lists: lists.clone(),
+            identity: identity.clone(),
+            group_counts,
+            fenced: fenced_watch,
+            stop,
+            batched: facts.replicas > 1,
+            failures: failed,
+            held: Arc::new(AtomicUsize::new(0)),
+        };
+        let mut workers = JoinSet::new();
+        for definition in definitions.values() {
+            for group in definition.settings.groups.groups() {
+                let flush = FlushContext {
+                    definition: Arc::clone(definition),
+                    site: config.site.clone(),
+                    group,
+                    log: facts.incarnation.clone(),
+                    retention: config.retention(),
+                    max_payload_bytes: connection.max_payload_bytes(),
+                };
+                let options = HolderOptions {
+                    flush,
+                    instance: config.instance.clone(),
+                    nonce: identity.member.nonce.clone(),
+                    batched: context.batched,
+                    audit_window_ms: config.audit_window_ms,
+                };
+                workers.spawn(GroupWorker::new(context.clone(), options).run());
+            }
+        }
+        let mut running = JoinSet::new();
+        let mut leave = Vec::new();
+        for membership in memberships {
+            let (sender, receiver) = mpsc::channel(1);
+            leave.push(sender);
+            running.spawn(membership.run(receiver));
+        }
+        let handler = RequestHandler {
+            site: config.site.clone(),
+            definitions: Arc::clone(definitions),
+            copy: copy.clone(),
+            commands: context.commands.clone(),
+            records: context.records.clone(),
+            decide_timeout: Duration::from_millis(config.decide_timeout_ms),
+            max_payload_bytes: connection.max_payload_bytes(),
+        };
+        let held = Arc::clone(&context.held);
+        let options = micro_options(service, &identity, copy, Arc::clone(&held), lists);
+        let micro = Micro::start(&connection, options, jiff::Timestamp::now().to_string()).await?;
+        let (stop_requests, stop) = watch::channel(false);
+        let mut requests = JoinSet::new();
+        requests.spawn(serve(micro, handler, config.max_requests, stop));
+        tracing::info!(site = %config.site, instance = %config.instance, "ready");
+        Ok(Self {
+            identity,
+            connection,
+            failures,
+            stop_requests,
+            stop_workers,
+            leave,
+            requests,
+            workers,
+            memberships: running,
+            readers,
+            store_thread,
+            held,
+        })
+    }
+
+    /// This life of the instance.
+    pub(crate) fn member(&self) -> &Member {
+        &self.identity.member
+    }
+
+    /// Groups that it holds now.
+    pub(crate) fn groups_held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the copy fails.
+    pub(crate) async fn failed(&mut self) -> Option<StoreError> {
+        self.failures.recv().await
+    }
+
+    /// Takes no more requests, answers those it has, lets go of its groups, leaves.
+    pub(crate) async fn stop(mut self) {
+        self.stop_requests.send_replace(true);
+        drain(&mut self.requests, "requests").await;
+        self.stop_workers.send_replace(true);
+        drain(&mut self.workers, "groups").await;
+        for leave in &self.leave {
+            // A membership that has ended already has nothing to leave.
+            let _ = leave.send(()).await;
+        }
+        drain(&mut self.memberships, "memberships").await;
+        self.end().await;
+    }
+
+    /// Drops everything at once: the copy cannot be used any more.
+    pub(crate) async fn abandon(mut self) {
+        for tasks in [&mut self.requests, &mut self.workers, &mut self.memberships] {
+            tasks.shutdown().await;
+        }
+        self.end().await;
+    }
+
+    async fn end(mut self) {
+        self.readers.shutdown().await;
+        self.connection.drain().await;
+        // The thread ends when its last applier has; joining it must not block the runtime.
+        let joined = tokio::task::spawn_blocking(move || self.store_thread.join()).await;
+        if !matches!(joined, Ok(Ok(()))) {
+            tracing::error!("the store thread panicked");
+        }
+    }
+}
+
+/// The tasks that fill the copy.
+struct Applying {
+    copy: Copy,
+    jobs: mpsc::Sender<StoreJob>,
+    store_thread: std::thread::JoinHandle<()>,
+    readers: JoinSet<()>,
+    origins: Vec<(SiteName, watch::Receiver<OriginHealth>)>,
+}
+
+impl Applying {
+    fn start(
+        connection: &Connection,
+        config: &ServiceConfig,
+        group_counts: &Arc<HashMap<KindName, GroupCount>>,
+        store: Store,
+        failures: mpsc::Sender<StoreError>,
+    ) -> Result<Self, StartError> {
+        let (writer, reader) = store.into_parts();
+        let snapshot = reader.snapshot().map_err(StartError::Store)?;
+        let (mut senders, mut receivers) = (HashMap::new(), HashMap::new());
+        for origin in &config.sites {
+            let applied = snapshot.origin(origin).map_err(StartError::Store)?.applied;
+            let (sender, receiver) = watch::channel(applied);
+            senders.insert(origin.clone(), sender);
+            receivers.insert(origin.clone(), receiver);
+        }
+        drop(snapshot);
+        let waiters = Arc::new(Waiters::default());
+        let copy = Copy { reader, waiters: Arc::clone(&waiters), progress: Arc::new(receivers) };
+        let (jobs, queue) = mpsc::channel(STORE_QUEUE_LENGTH);
+        let thread = StoreThread {
+            writer,
+            retention: config.retention(),
+            group_counts: Arc::clone(group_counts),
+            jobs: queue,
+            waiters,
+            progress: senders,
+            failures,
+        };
+        let store_thread = std::thread::Builder::new().name("freehold-store".to_owned()).spawn(|| thread.run());
+        let store_thread = store_thread.map_err(StartError::DataDir)?;
+        let (mut readers, mut origins) = (JoinSet::new(), Vec::new());
+        for origin in &config.sites {
+            let (health, watch_health) = watch::channel(OriginHealth::Opening);
+            origins.push((origin.clone(), watch_health));
+            let applier = Applier {
+                connection: connection.clone(),
+                origin: origin.clone(),
+                kinds: group_counts.keys().cloned().collect(),
+                copy: copy.clone(),
+                jobs: jobs.clone(),
+                health,
+            };
+            readers.spawn(applier.run());
+        }
+        Ok(Self { copy, jobs, store_thread, readers, origins })
+    }
+}
+
+/// Waits until the own site's log is applied up to its end, and for a while on the mirrors of others.
+async fn catch_up(config: &ServiceConfig, copy: &Copy, origins: Vec<(SiteName, watch::Receiver<OriginHealth>)>) {
+    for (origin, mut health) in origins {
+        let reached = async {
+            let reading = health.wait_for(|health| matches!(health, OriginHealth::Reading(_))).await;
+            if let Ok(OriginHealth::Reading(last)) = reading.map(|health| *health) {
+                copy.applied(&origin, last).await;
+            }
+        };
+        if origin == config.site {
+            reached.await;
+        } else if timeout(MIRROR_PATIENCE, reached).await.is_err() {
+            tracing::warn!(%origin, "starting with an old copy of another site");
+        }
+    }
+}
+
+/// A copy that was just rebuilt lacks the outcomes that the log had already dropped. The time up to which they may be
+/// missing is the log's, not this machine's: when the log took this instance's own entry in the member list.
+async fn note_missing_outcomes(
+    config: &ServiceConfig,
+    members: &Members,
+    counts: &[(KindName, GroupCount)],
+    jobs: &mpsc::Sender<StoreJob>,
+) -> Result<(), StartError> {
+    for (kind, _) in counts.iter().take(1) {
+        if let Some(now) = members.changed_at(kind).await? {
+            let time = LogTime(now.0.saturating_sub(config.outcomes_ms));
+            let job = StoreJob::OutcomesCompleteFrom { origin: config.site.clone(), time };
+            // The store thread ends early only when the copy fails, which is reported by itself.
+            let _ = jobs.send(job).await;
+        }
+    }
+    Ok(())
+}
+
+async fn provision(
+    connection: &Connection,
+    config: &ServiceConfig,
+    definitions: &HashMap<KindName, Arc<KindDefinition>>,
+) -> Result<(), StartError> {
+    let kinds = definitions.values().map(|it| (it.name.clone(), it.settings.clone())).collect();
+    let options = ProvisionOptions {
+        sites: config.sites.clone(),
+        retention: config.retention(),
+        replicas: config.replicas,
+        max_command_log_bytes: config.max_command_log_bytes,
+        duplicate_window: Duration::from_millis(config.duplicate_window_ms),
+        ..ProvisionOptions::new(config.site.clone(), kinds)
+    };
+    let missing = plan(connection, &options).await?;
+    if config.provision {
+        missing.carry_out(connection).await?;
+    } else if let Some(step) = missing.steps.first() {
+        return Err(ProvisionError::Missing(step.to_string()).into());
+    }
+    Ok(())
+}
+
+/// Opens the copy; one that is damaged is set aside and made anew. Tells whether it is new.
+async fn open_store(config: &ServiceConfig) -> Result<(Store, bool), StartError> {
+    std::fs::create_dir_all(&config.data_dir).map_err(StartError::DataDir)?;
+    let path = config.data_dir.join(format!("{}-{}.redb", config.site, config.instance));
+    let mut options = StoreOptions::new(path.clone(), config.site.clone(), config.instance.clone());
+    options.cache_bytes = config.cache_bytes;
+    let opened = tokio::task::spawn_blocking(move || match Store::open(&options) {
+        Err(error) if error.is_cured_by_rebuilding() => {
+            let aside = Store::set_aside(&path).map_err(StartError::DataDir)?;
+            let error = describe(&error);
+            tracing::error!(error, set_aside = %aside.display(), "the copy is rebuilt from the streams");
+            Store::open(&options).map_err(StartError::from)
+        }
+        other => other.map_err(StartError::from),
+    });
+    let store = opened.await.map_err(|error| StartError::DataDir(std::io::Error::other(error)))??;
+    let fresh = store.is_fresh();
+    Ok((store, fresh))
+}
+
+/// Keeps a connection for publishing open: a lost one is thrown away and another opened.
+async fn keep_fenced(connection: Connection, fenced: watch::Sender<Option<FencedConnection>>) {
+    loop {
+        match connection.open_fenced().await {
+            Ok(mut open) => {
+                fenced.send_replace(Some(open.clone()));
+                open.lost().await;
+                tracing::warn!("the connection for publishing is lost");
+                fenced.send_replace(None);
+            }
+            Err(error) => tracing::debug!(error = describe(&error), "no connection for publishing"),
+        }
+        tokio::time::sleep(FENCED_PAUSE).await;
+    }
+}
+
+/// Takes requests, a bounded number at a time, until `stop`; then answers those that have arrived.
+async fn serve(mut micro: Micro, handler: RequestHandler, max_requests: usize, mut stop: watch::Receiver<bool>) {
+    let free = Arc::new(Semaphore::new(max_requests));
+    let mut answering = JoinSet::new();
+    let mut draining = false;
+    loop {
+        let request = tokio::select! {
+            request = micro.next() => request,
+            () = stopped(&mut stop), if !draining => None,
+        };
+        let Some(request) = request else {
+            if draining {
+                break;
+            }
+            draining = true;
+            micro.drain().await;
+            continue;
+        };
+        while answering.try_join_next().is_some() {}
+        match Arc::clone(&free).try_acquire_owned() {
+            Ok(permit) => {
+                let handler = handler.clone();
+                answering.spawn(async move {
+                    handler.handle(request).await;
+                    drop(permit);
+                });
+            }
+            Err(_) => {
+                let text = format!("{max_requests} requests are being worked on: nothing was kept");
+                request.respond(Answer::refuse(ErrorCode::Busy, text).into()).await;
+            }
+        }
+    }
+    while answering.join_next().await.is_some() {}
+}
+
+/// Returns when the service is told to stop, or is gone.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+fn micro_options(
+    service: &Service,
+    identity: &Identity,
+    copy: Copy,
+    held: Arc<AtomicUsize>,
+    lists: MemberLists,
+) -> MicroOptions {
+    let Member { instance, nonce } = &identity.member;
+    let config = &service.config;
+    let mut kinds: Vec<_> = service.definitions.values().collect();
+    kinds.sort_by(|left, right| left.name.cmp(&right.name));
+    let endpoints = kinds.iter().flat_map(|definition| endpoints(definition)).collect();
+    let kind_names: Vec<_> = kinds.iter().map(|definition| definition.name.clone()).collect();
+    let report = {
+        let (config, kind_names) = (config.clone(), kind_names.clone());
+        move || {
+            let origins = config.sites.iter().map(|site| (site.to_string(), copy.progress_of(site).0.into()));
+            let members = kind_names.iter().map(|kind| {
+                let list = lists.watch(kind).borrow().clone();
+                let names = list.members.iter().map(|member| member.instance.to_string());
+                (
+                    kind.to_string(),
+                    serde_json::json!({ "revision": list.revision, "members": names.collect::<Vec<_>>() }),
+                )
+            });
+            serde_json::json!({
+                "groups_held": held.load(Ordering::Relaxed),
+                "applied": origins.collect::<serde_json::Map<String, serde_json::Value>>(),
+                "members": members.collect::<serde_json::Map<String, serde_json::Value>>(),
+            })
+        }
+    };
+    let kinds_text = kind_names.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    MicroOptions {
+        name: service.name.clone(),
+        id: nonce.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        description: format!("Records of {kinds_text}, each with one system of record"),
+        metadata: HashMap::from([
+            ("freehold-site".to_owned(), config.site.to_string()),
+            ("freehold-instance".to_owned(), instance.to_string()),
+            ("freehold-nonce".to_owned(), nonce.to_string()),
+            ("freehold-kinds".to_owned(), kinds_text),
+        ]),
+        endpoints,
+        subscriptions: kind_names.iter().map(|kind| format!("freehold.{kind}.*")).collect(),
+        status: Arc::new(report),
+    }
+}
+
+/// The endpoints of a kind as clients discover them: its commands with their schemas, and its reads.
+fn endpoints(definition: &KindDefinition) -> Vec<EndpointInfo> {
+    let endpoint = |name: &str, metadata: HashMap<String, String>| EndpointInfo {
+        name: format!("{}-{name}", definition.name),
+        subject: format!("freehold.{}.{name}", definition.name),
+        metadata,
+    };
+    let command = |decider: &Arc<dyn Decider>| {
+        let metadata = HashMap::from([
+            ("request-schema".to_owned(), command_schema(decider.as_ref()).to_string()),
+            ("reply-schema".to_owned(), decider.reply_schema().to_string()),
+        ]);
+        endpoint(decider.name().as_str(), metadata)
+    };
+    let reads = crate::read_requests::schemas(&definition.record_schema);
+    let read = |(name, request, reply): (&str, serde_json::Value, serde_json::Value)| {
+        let metadata = HashMap::from([
+            ("request-schema".to_owned(), request.to_string()),
+            ("reply-schema".to_owned(), reply.to_string()),
+        ]);
+        endpoint(name, metadata)
+    };
+    definition.commands.values().map(command).chain(reads.into_iter().map(read)).collect()
+}
+
+/// A command's request on the wire: its own fields, `id` and `if_version`.
+fn command_schema(decider: &dyn Decider) -> serde_json::Value {
+    let mut schema = decider.request_schema();
+    if let Some(properties) =
+        schema.as_object_mut().map(|schema| schema.entry("properties").or_insert_with(|| serde_json::json!({})))
+    {
+        properties["id"] = serde_json::json!({ "type": "string", "minLength": 1, "maxLength": 255 });
+        properties["if_version"] = serde_json::json!({ "type": "integer", "minimum": 0 });
+    }
+    if !decider.mints_id()
+        && let Some(schema) = schema.as_object_mut()
+    {
+        let required = schema.entry("required").or_insert_with(|| serde_json::json!([]));
+        if let Some(required) = required.as_array_mut() {
+            required.push("id".into());
+        }
+    }
+    schema
+}
+
+async fn drain(tasks: &mut JoinSet<()>, what: &str) {
+    let done = timeout(STOP_PATIENCE, async { while tasks.join_next().await.is_some() {} }).await;
+    if done.is_err() {
+        tracing::warn!(what, left = tasks.len(), "stopping took too long: dropping the rest");
+        tasks.shutdown().await;
+    }
+}
+
+impl From<JoinError> for StartError {
+    fn from(error: JoinError) -> Self {
+        match error {
+            JoinError::NameTaken(taken) => Self::NameTaken(taken),
+            JoinError::Api(error) => Self::Api(error),
+            JoinError::Store(error) => Self::Store(error),
+            JoinError::Contended(kind) => Self::Contended { kind },
+        }
+    }
+}
+
+/// A ULID is letters and digits, so that it is always a nonce.
+fn mint_nonce() -> Nonce {
+    let ulid = ulid::Ulid::generate().to_string();
+    ulid.parse().unwrap_or_else(|error| panic!("a ULID is a nonce: {error}"))
+}

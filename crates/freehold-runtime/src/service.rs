@@ -1,0 +1,205 @@
+//! A service: one instance of it from start to stop.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use freehold_core::{KindDefinition, KindName, NameTaken};
+use freehold_jetstream::{ApiError, ConnectError, ProvisionError};
+use freehold_store::{Error as StoreError, OpenError};
+
+use crate::config::ServiceConfig;
+use crate::group_worker::describe;
+use crate::instance::Instance;
+use crate::read_requests::RESERVED_ENDPOINTS;
+
+/// Builds a service.
+pub struct ServiceBuilder {
+    name: String,
+    config: ServiceConfig,
+    kinds: Vec<KindDefinition>,
+}
+
+/// A service that is ready to run.
+pub struct Service {
+    pub(crate) name: String,
+    pub(crate) config: ServiceConfig,
+    pub(crate) definitions: Arc<HashMap<KindName, Arc<KindDefinition>>>,
+}
+
+/// Why a service does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The site does not have what the service needs.
+    #[error(transparent)]
+    Provision(#[from] ProvisionError),
+    /// JetStream did not do what the service needs.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The copy cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The directory of the copy cannot be made.
+    #[error("the data directory cannot be used")]
+    DataDir(#[source] std::io::Error),
+    /// Another instance has the name.
+    #[error(transparent)]
+    NameTaken(NameTaken),
+    /// The member list of a kind never stood still.
+    #[error("the member list of {kind} changed too often to join it")]
+    Contended {
+        /// The kind.
+        kind: KindName,
+    },
+    /// The copy failed while it was being filled.
+    #[error("the copy failed")]
+    Store(#[source] StoreError),
+    /// A definition cannot work.
+    #[error("kind {kind}: {reason}")]
+    Definition {
+        /// The kind.
+        kind: KindName,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// Why a running service ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// It did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+impl Service {
+    /// Starts to build a service. `name` is what discovery shows.
+    pub fn builder(name: impl Into<String>, config: ServiceConfig) -> ServiceBuilder {
+        ServiceBuilder { name: name.into(), config, kinds: Vec::new() }
+    }
+
+    /// Runs until SIGINT or SIGTERM, then stops gracefully. A damaged copy is set aside and rebuilt from the streams.
+    pub async fn run(self) -> Result<(), ServiceError> {
+        let mut running = self.start().await?;
+        running.announce();
+        running.until(stop_signal()).await?;
+        running.stop().await;
+        Ok(())
+    }
+
+    /// Starts an instance; returns when it answers requests.
+    pub async fn start(self) -> Result<RunningService, StartError> {
+        let instance = Instance::start(&self).await?;
+        Ok(RunningService { service: self, instance: Some(instance) })
+    }
+}
+
+impl ServiceBuilder {
+    /// Adds a kind.
+    #[must_use]
+    pub fn kind(mut self, kind: impl Into<KindDefinition>) -> Self {
+        self.kinds.push(kind.into());
+        self
+    }
+
+    /// Checks the definitions.
+    pub fn build(self) -> Result<Service, StartError> {
+        let mut definitions = HashMap::new();
+        for definition in self.kinds {
+            let kind = definition.name.clone();
+            let reserved = definition.commands.keys().find(|name| RESERVED_ENDPOINTS.contains(&name.as_str()));
+            if let Some(name) = reserved {
+                return Err(StartError::Definition { kind, reason: format!("{name} is a read, not a command") });
+            }
+            if definitions.insert(kind.clone(), Arc::new(definition)).is_some() {
+                return Err(StartError::Definition { kind, reason: "it is defined twice".to_owned() });
+            }
+        }
+        Ok(Service { name: self.name, config: self.config, definitions: Arc::new(definitions) })
+    }
+
+    /// Builds the service and runs it.
+    pub async fn run(self) -> Result<(), ServiceError> {
+        self.build()?.run().await
+    }
+}
+
+/// A running instance.
+pub struct RunningService {
+    service: Service,
+    instance: Option<Instance>,
+}
+
+impl RunningService {
+    /// Says on stdout, in one line of JSON, that the instance answers: for whoever started the process.
+    #[allow(clippy::print_stdout, reason = "the line is the process's signal that it is ready")]
+    fn announce(&self) {
+        if let Some(instance) = &self.instance {
+            let member = instance.member();
+            let line = serde_json::json!({
+                "ready": self.service.name, "site": self.service.config.site,
+                "instance": member.instance, "nonce": member.nonce, "pid": std::process::id(),
+            });
+            println!("{line}");
+        }
+    }
+
+    /// Runs until `stop` is done. When the copy fails the instance is stopped, the file set aside, and an instance started
+    /// anew on an empty copy.
+    pub async fn until(&mut self, stop: impl Future<Output = ()>) -> Result<(), StartError> {
+        tokio::pin!(stop);
+        loop {
+            let Some(instance) = self.instance.as_mut() else { return Ok(()) };
+            let failure = tokio::select! {
+                () = &mut stop => return Ok(()),
+                failure = instance.failed() => failure,
+            };
+            let failure = failure.map(|error| describe(&error)).unwrap_or_default();
+            tracing::error!(failure, "the copy failed: the instance starts again");
+            if let Some(instance) = self.instance.take() {
+                instance.abandon().await;
+            }
+            self.instance = Some(Instance::start(&self.service).await?);
+        }
+    }
+
+    /// Stops gracefully: answers what it has taken, logs positions, hands its groups over.
+    pub async fn stop(mut self) {
+        if let Some(instance) = self.instance.take() {
+            instance.stop().await;
+        }
+    }
+
+    /// How many groups the instance holds.
+    pub fn groups_held(&self) -> usize {
+        self.instance.as_ref().map_or(0, Instance::groups_held)
+    }
+}
+
+/// SIGINT or SIGTERM.
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                terminate.recv().await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "SIGTERM cannot be heard");
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        () = terminated => {}
+        interrupted = tokio::signal::ctrl_c() => {
+            if let Err(error) = interrupted {
+                tracing::error!(%error, "SIGINT cannot be heard");
+            }
+        }
+    }
+}

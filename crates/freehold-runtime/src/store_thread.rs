@@ -1,0 +1,142 @@
+//! The one thread that writes the copy.
+//!
+//! It takes what all appliers have read, applies it in one transaction and commits with one fsync; then it tells who waits.
+//! The longer a commit takes, the more the next one carries.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use freehold_core::{
+    Applied, CopyRead, GroupCount, GroupState, KindName, LogMessage, LogTime, Retention, SiteName, StreamSequence,
+    apply, may_expire,
+};
+use freehold_store::{Error, Writer};
+
+use crate::copy::Waiters;
+
+/// Messages that one transaction applies.
+const MAX_TRANSACTION_MESSAGES: usize = 4_096;
+/// What appliers may hand over before it is applied.
+pub(crate) const STORE_QUEUE_LENGTH: usize = 64;
+
+/// What an applier hands over.
+pub(crate) enum StoreJob {
+    /// Messages of one origin, in order, and how far its log is passed with them.
+    Apply {
+        /// The origin.
+        origin: SiteName,
+        /// The messages.
+        messages: Vec<LogMessage>,
+        /// Everything up to here was read or does not concern this copy.
+        passed: StreamSequence,
+    },
+    /// Outcomes of an origin that ended before this time may be missing.
+    OutcomesCompleteFrom {
+        /// The origin.
+        origin: SiteName,
+        /// The time.
+        time: LogTime,
+    },
+}
+
+/// The thread's side of the copy.
+pub(crate) struct StoreThread {
+    pub(crate) writer: Writer,
+    pub(crate) retention: Retention,
+    pub(crate) group_counts: Arc<HashMap<KindName, GroupCount>>,
+    pub(crate) jobs: mpsc::Receiver<StoreJob>,
+    pub(crate) waiters: Arc<Waiters>,
+    pub(crate) progress: HashMap<SiteName, watch::Sender<StreamSequence>>,
+    pub(crate) failures: mpsc::Sender<Error>,
+}
+
+impl StoreThread {
+    /// Runs until the appliers are gone or the store fails.
+    pub(crate) fn run(mut self) {
+        while let Some(first) = self.jobs.blocking_recv() {
+            let mut jobs = vec![first];
+            let mut messages = count(&jobs[0]);
+            while messages < MAX_TRANSACTION_MESSAGES {
+                let Ok(job) = self.jobs.try_recv() else { break };
+                messages += count(&job);
+                jobs.push(job);
+            }
+            match self.commit(&jobs) {
+                Ok(told) => self.tell(jobs, told),
+                Err(error) => {
+                    tracing::error!(error = crate::group_worker::describe(&error), "the copy cannot be written");
+                    // Whoever is told first stops the instance; a full channel means that it was told.
+                    let _ = self.failures.try_send(error);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self, jobs: &[StoreJob]) -> Result<Vec<(KindName, Applied)>, Error> {
+        let retention = self.retention;
+        let groups = Arc::clone(&self.group_counts);
+        let mut told = Vec::new();
+        if jobs.iter().all(|job| matches!(job, StoreJob::Apply { messages, .. } if messages.is_empty())) {
+            return Ok(told);
+        }
+        self.writer.transact(|tables| {
+            for job in jobs {
+                match job {
+                    StoreJob::Apply { origin, messages, .. } => {
+                        for message in messages {
+                            let applied = apply(tables, retention, message)?;
+                            told.push((message.subject.kind.clone(), applied));
+                        }
+                        let Some(newest) = messages.last().map(|message| message.time) else { continue };
+                        let before = LogTime(newest.0.saturating_sub(retention.outcomes_ms));
+                        tables.expire(origin, before, |tables, kind, outcome| {
+                            // A command that could not be read names no record: only its age counts.
+                            let group = match (groups.get(kind), &outcome.change.id) {
+                                (Some(count), Some(id)) => tables.group(origin, kind, count.group_of(id))?,
+                                _ => GroupState::default(),
+                            };
+                            Ok::<_, Error>(may_expire(outcome, &group, newest, retention))
+                        })?;
+                    }
+                    StoreJob::OutcomesCompleteFrom { origin, time } => {
+                        let mut state = tables.origin(origin)?;
+                        state.outcomes_complete_from = *time;
+                        tables.put_origin(origin, state);
+                    }
+                }
+            }
+            Ok::<_, Error>(())
+        })?;
+        Ok(told)
+    }
+
+    fn tell(&self, jobs: Vec<StoreJob>, told: Vec<(KindName, Applied)>) {
+        for job in jobs {
+            if let StoreJob::Apply { origin, passed, .. } = job
+                && let Some(progress) = self.progress.get(&origin)
+            {
+                progress.send_if_modified(|applied| {
+                    let moved = *applied < passed;
+                    *applied = (*applied).max(passed);
+                    moved
+                });
+            }
+        }
+        for (kind, applied) in told {
+            if let Some(anomaly) = &applied.anomaly {
+                tracing::error!(%kind, %anomaly, "a log holds what a sound log does not");
+            }
+            self.waiters.tell(&kind, applied);
+        }
+    }
+}
+
+fn count(job: &StoreJob) -> usize {
+    match job {
+        StoreJob::Apply { messages, .. } => messages.len(),
+        StoreJob::OutcomesCompleteFrom { .. } => 1,
+    }
+}
