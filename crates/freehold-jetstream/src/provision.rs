@@ -333,7 +333,8 @@ fn compare(options: &ProvisionOptions, found: &Config, wanted: Config) -> Result
     if found.mirror.is_some() != wanted.mirror.is_some() {
         return Err(ProvisionError::ForeignStream(found.name.clone()));
     }
-    if found.max_messages_per_subject != wanted.max_messages_per_subject {
+    let has_history = wanted.max_messages_per_subject > 0;
+    if has_history && found.max_messages_per_subject != wanted.max_messages_per_subject {
         return Err(ProvisionError::RetentionDiffers {
             what: "the history of a record (updates)",
             site: site.clone(),

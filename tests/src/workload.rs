@@ -1,0 +1,141 @@
+//! Clients that send numbered commands and retry until they are answered, and the check of what came of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use freehold::{Client, SendOptions};
+use freehold_core::{CommandId, KindName};
+
+use crate::counter::Counter;
+
+/// How long a client goes on trying one command.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a client knows when it ends: how many of its commands were acknowledged, by record.
+pub type Acknowledged = BTreeMap<String, u64>;
+
+/// The kind of the tests.
+pub fn kind() -> KindName {
+    "counter".parse().unwrap_or_else(|error| panic!("a fixed name: {error}"))
+}
+
+/// Clients at work.
+pub struct Workload {
+    stop: Arc<AtomicBool>,
+    /// Commands acknowledged so far, over all clients.
+    pub acknowledged: Arc<AtomicU64>,
+    clients: Vec<(String, tokio::task::JoinHandle<Result<u64>>)>,
+    records: usize,
+}
+
+impl Workload {
+    /// Starts clients. Client `c<n>` works on record `<site>-<n mod records>`, one command after the other.
+    pub fn start(client: &Client, site: &str, clients: usize, records: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let acknowledged = Arc::new(AtomicU64::new(0));
+        let start = |number: usize| {
+            let name = format!("c{number}");
+            let record = format!("{site}-{}", number % records);
+            let (client, stop, acknowledged) = (client.clone(), Arc::clone(&stop), Arc::clone(&acknowledged));
+            let working = work(client, name.clone(), record, stop, acknowledged);
+            (name, tokio::spawn(working))
+        };
+        let clients = (0..clients).map(start).collect();
+        Self { stop, acknowledged, clients, records }
+    }
+
+    /// Stops the clients and checks every record: nothing lost, nothing twice, nothing out of order.
+    pub async fn finish(self, client: &Client, site: &str) -> Result<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut expected: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        for (number, (name, working)) in self.clients.into_iter().enumerate() {
+            let sent = working.await?.with_context(|| format!("client {name}"))?;
+            expected.entry(format!("{site}-{}", number % self.records)).or_default().insert(name, sent);
+        }
+        let mut total = 0;
+        for (record, last) in expected {
+            let last: BTreeMap<_, _> = last.into_iter().filter(|(_, sent)| *sent > 0).collect();
+            let sent: u64 = last.values().sum();
+            if sent == 0 {
+                continue;
+            }
+            let counter = read(client, &record).await?;
+            ensure!(counter.breaches.is_empty(), "{record}: {:?}", counter.breaches);
+            ensure!(counter.last == last, "{record}: the record has {:?}, the clients {last:?}", counter.last);
+            ensure!(counter.changes == sent, "{record}: {} changes for {sent} commands", counter.changes);
+            total += sent;
+        }
+        Ok(total)
+    }
+}
+
+async fn work(
+    client: Client,
+    name: String,
+    record: String,
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+) -> Result<u64> {
+    let mut number = 0;
+    while !stop.load(Ordering::Relaxed) {
+        number += 1;
+        let body = serde_json::json!({ "id": record, "amount": 1, "client": name, "number": number });
+        let answer = send(&client, "add", &body, Some(&format!("{name}-{number}"))).await?;
+        if let Err(refusal) = answer.result {
+            anyhow::bail!("command {number}: {refusal:?}");
+        }
+        acknowledged.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(number)
+}
+
+/// Sends a command until it is answered.
+pub async fn send(
+    client: &Client,
+    command: &str,
+    body: &serde_json::Value,
+    command_id: Option<&str>,
+) -> Result<freehold::Answer> {
+    let command_id = command_id.map(str::to_owned).unwrap_or_else(|| ulid::Ulid::generate().to_string());
+    let options = SendOptions {
+        command_id: Some(CommandId::from_caller(&command_id)?),
+        timeout: Duration::from_secs(6),
+        ..SendOptions::default()
+    };
+    let body = bytes::Bytes::from(body.to_string());
+    Ok(client.request_until_answered(&kind(), command, body, &options, PATIENCE).await?)
+}
+
+/// Sends a command until it is answered, asking again soon: a request whose instance dies gets no answer.
+pub async fn send_quickly(client: &Client, command: &str, body: &serde_json::Value) -> Result<freehold::Answer> {
+    let options = SendOptions {
+        command_id: Some(CommandId::from_caller(&ulid::Ulid::generate().to_string())?),
+        timeout: Duration::from_millis(100),
+        ..SendOptions::default()
+    };
+    let body = bytes::Bytes::from(body.to_string());
+    Ok(client.request_until_answered(&kind(), command, body, &options, PATIENCE).await?)
+}
+
+/// The reply of an accepted command.
+pub fn reply<T: serde::de::DeserializeOwned>(answer: &freehold::Answer) -> Result<T> {
+    match &answer.result {
+        Ok(body) => Ok(serde_json::from_slice(body)?),
+        Err(refusal) => anyhow::bail!("{refusal:?}"),
+    }
+}
+
+/// Reads a counter.
+pub async fn read(client: &Client, record: &str) -> Result<Counter> {
+    #[derive(serde::Deserialize)]
+    struct View {
+        record: Counter,
+    }
+    let body = serde_json::json!({ "id": record }).to_string();
+    let answer = client.request(&kind(), "get", body.into(), &SendOptions::default()).await?;
+    let body = answer.result.map_err(|refusal| anyhow::anyhow!("{record}: {refusal:?}"))?;
+    Ok(serde_json::from_slice::<View>(&body)?.record)
+}

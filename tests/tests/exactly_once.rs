@@ -1,0 +1,74 @@
+//! P1 and P2: one owner, exactly once, in order, whatever happens to the holders.
+//!
+//! Clients number their commands; the records notice every gap, repeat and disorder (`counter.rs`).
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use freehold::Client;
+use freehold_sandbox::{Sandbox, wait_until};
+use freehold_tests::place::{self, InstanceProcess};
+use freehold_tests::workload::{self, Workload};
+
+const SERVICE: &str = env!("CARGO_BIN_EXE_e2e-service");
+const CLIENTS: usize = 64;
+const RECORDS: usize = 200;
+
+/// Kills an instance again and again while clients retry; measures from the kill to the first acknowledged command of
+/// each group that it held.
+async fn kills(sandbox: Sandbox, count: usize) -> Result<()> {
+    let site = sandbox.site("ewr");
+    let directory = tempfile::tempdir()?;
+    let mut instances = Vec::new();
+    for name in ["one", "two"] {
+        let config = place::config(site, name, directory.path())?;
+        instances.push(InstanceProcess::start(SERVICE, &config, directory.path()).await?);
+    }
+    let client = place::client(site).await?;
+    let workload = Workload::start(&client, "ewr", CLIENTS, RECORDS);
+    let mut failovers = Vec::new();
+    for kill in 0..count {
+        let before = workload.acknowledged.load(std::sync::atomic::Ordering::Relaxed);
+        let enough = || async { workload.acknowledged.load(std::sync::atomic::Ordering::Relaxed) > before + 500 };
+        wait_until("the clients make progress", Duration::from_secs(30), enough).await?;
+        let victim = &mut instances[kill % 2];
+        victim.process().kill().await?;
+        failovers.push(failover(&client).await?);
+        victim.restart().await?;
+    }
+    let sent = workload.finish(&client, "ewr").await?;
+    ensure!(sent > 0, "nothing was sent");
+    failovers.sort();
+    println!(
+        "{count} kills, {sent} commands: failover median {:?}, worst {:?}",
+        failovers[failovers.len() / 2],
+        failovers[failovers.len() - 1]
+    );
+    Ok(())
+}
+
+/// The time until every group has applied a command that was sent after the kill.
+async fn failover(client: &Client) -> Result<Duration> {
+    let killed = Instant::now();
+    let probes = (0..freehold_core::GroupCount::DEFAULT.get()).map(|group| {
+        let client = client.clone();
+        async move {
+            let record = place::record_in_group("ewr", group);
+            let body = serde_json::json!({ "id": record, "amount": 0 });
+            workload::send_quickly(&client, "add", &body).await?;
+            anyhow::Ok(killed.elapsed())
+        }
+    });
+    let times = futures::future::try_join_all(probes).await?;
+    Ok(times.into_iter().max().unwrap_or_default())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_kills_of_the_holder_lose_double_and_reorder_nothing_r1() -> Result<()> {
+    kills(place::one_site().await?, 20).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_kills_of_the_holder_lose_double_and_reorder_nothing_r3() -> Result<()> {
+    kills(place::one_cluster().await?, 20).await
+}
