@@ -1,1 +1,7 @@
-fn main() {}
+//! The `freehold` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    freehold_cli::main()
+}

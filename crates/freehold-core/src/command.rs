@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::envelope::DecidedCommand;
 use crate::hash::Hash;
 use crate::id::{CommandId, RecordId};
 use crate::json::Json;
 use crate::name::{CommandName, KindName};
-use crate::number::{LogTime, RecordVersion, StreamSequence};
+use crate::number::{CommandLogIncarnation, LogTime, RecordVersion, StreamSequence};
 
 /// The payload of a message on `fh.S.cmd.K.G`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,5 +62,13 @@ impl LoggedCommand {
     pub fn read(sequence: StreamSequence, time: LogTime, payload: &[u8]) -> Self {
         let message = serde_json::from_slice::<CommandMessage>(payload).map_err(|error| error.to_string());
         Self { sequence, time, message }
+    }
+
+    /// Whether this is the command that a position, or an outcome, of this life of the log is about. One that could not be
+    /// processed as it stood goes by its place, whether or not it can be parsed.
+    pub fn is(&self, decided: &DecidedCommand, log: CommandLogIncarnation) -> bool {
+        let own_id = self.message.as_ref().is_ok_and(|message| message.command_id == decided.command_id);
+        let by_place = || CommandId::of_unreadable(log, self.sequence) == decided.command_id;
+        self.sequence == decided.sequence && self.time == decided.time_ms && (own_id || by_place())
     }
 }

@@ -36,7 +36,8 @@ pub struct RecordState {
     pub hash: Hash,
     /// Place of the newest update in its owner's records log.
     pub sequence: StreamSequence,
-    /// Updates whose outcomes nothing but the update itself carries, oldest first, no older than outcomes are kept.
+    /// Updates whose outcomes nothing but the update itself carries, and what was published behind the oldest of them; oldest
+    /// first, no older than the log keeps outcomes.
     pub uncarried: Vec<Uncarried>,
 }
 
@@ -77,6 +78,12 @@ pub struct GroupState {
     pub highest: Option<DecidedCommand>,
     /// The newest attempt, where no outcome followed it.
     pub attempt: Option<Attempt>,
+    /// When the records log took the newest claim: no earlier claim has seen a command that is younger.
+    #[serde(default)]
+    pub claim_time: LogTime,
+    /// What earlier lives of the command log had logged up to this time was decided in them.
+    #[serde(default)]
+    pub decided_until: LogTime,
 }
 
 impl GroupState {
@@ -167,6 +174,14 @@ pub struct Retention {
     pub outcomes_ms: u64,
     /// Updates of a record that the log keeps: N, never less than 8.
     pub history: u64,
+}
+
+impl Retention {
+    /// How long the log itself keeps what brings outcomes: twice W. A command that may be a repeat can have waited for up to W
+    /// before a copy that was rebuilt from the log decides it; the outcome it repeats was younger than W when it came.
+    pub fn kept_in_log_ms(&self) -> u64 {
+        self.outcomes_ms.saturating_mul(2)
+    }
 }
 
 impl Default for Retention {
@@ -275,6 +290,7 @@ pub fn apply<T: CopyWrite>(tables: &mut T, retention: Retention, message: &LogMe
         Ok(RecordsBody::Result(result)) => apply_result(tables, message, result)?,
         Ok(RecordsBody::Claim(claim)) => change_group(tables, message, |state| {
             state.claim = Some((message.sequence, claim));
+            state.claim_time = message.time;
             state.claims_since_outcome += 1;
         })?,
         Ok(RecordsBody::Position(position)) => change_group(tables, message, |state| move_position(state, position))?,
@@ -316,7 +332,7 @@ fn apply_update<T: CopyWrite>(
     let newer = before.as_ref().is_none_or(|before| before.version < update.version);
     if newer {
         let mut uncarried = before.as_ref().map(|before| before.uncarried.clone()).unwrap_or_default();
-        uncarried.retain(|old| message.time.ms_since(old.time) < retention.outcomes_ms);
+        uncarried.retain(|old| message.time.ms_since(old.time) < retention.kept_in_log_ms());
         let surplus = (uncarried.len() + 1).saturating_sub(usize::try_from(retention.history).unwrap_or(usize::MAX));
         uncarried.drain(..surplus);
         uncarried.push(Uncarried { sequence: message.sequence, time: message.time });
@@ -347,9 +363,13 @@ fn apply_result<T: CopyWrite>(
     let RecordsSubject { site: origin, kind, group, .. } = &message.subject;
     for carried in &result.carries {
         if let Some(mut state) = tables.record(kind, &carried.id)? {
-            state.uncarried.retain(|update| update.sequence != carried.sequence);
-            let place = RecordPlace { origin, kind, group: *group, id: &carried.id };
-            tables.put_record(&place, Some(state.hash), &state)?;
+            // Carried in order only: the length of this list then is the distance of the oldest to the history limit, even
+            // where the message that carried the older ones was lost.
+            if state.uncarried.first().is_some_and(|update| update.sequence == carried.sequence) {
+                state.uncarried.remove(0);
+                let place = RecordPlace { origin, kind, group: *group, id: &carried.id };
+                tables.put_record(&place, Some(state.hash), &state)?;
+            }
         }
     }
     let outcomes = keep_outcomes(tables, message, result.changes)?;
@@ -417,13 +437,16 @@ fn move_position(state: &mut GroupState, position: Position) {
             state.highest.clone_from(&position.decided);
         }
         state.position = position.decided;
+        state.decided_until = state.decided_until.max(position.decided_until_ms);
     }
 }
 
-/// Whether an outcome may be dropped: it is older than outcomes are kept, by the time of the newest message of its log, and
-/// its command is not above the group's position, from where commands may be delivered again.
+/// Whether an outcome may be dropped: it is older than outcomes are kept, by the newest message of its log and by the
+/// group's position. A command behind the position may be a repeat that came in time and has waited since, for days where
+/// all instances were down; the commands above the position themselves may be delivered again.
 pub fn may_expire(outcome: &StoredOutcome, state: &GroupState, newest: LogTime, retention: Retention) -> bool {
-    let old = newest.ms_since(outcome.time) >= retention.outcomes_ms;
+    let waited_since = state.position.as_ref().map(|decided| decided.time_ms).unwrap_or_default();
+    let old = newest.min(waited_since).ms_since(outcome.time) >= retention.outcomes_ms;
     let above_position = outcome.change.log == state.log && outcome.change.sequence > state.position_sequence();
     old && !above_position
 }

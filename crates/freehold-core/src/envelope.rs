@@ -121,6 +121,14 @@ pub struct Position {
     /// The last command up to which everything is decided, stored and emitted; nothing at the start of a log's life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided: Option<DecidedCommand>,
+    /// Where the log was rewound: what its earlier lives had logged up to this time was decided in them, though the outcomes
+    /// may have been dropped since. 0 in a log's first life.
+    #[serde(default, skip_serializing_if = "is_start_of_time")]
+    pub decided_until_ms: LogTime,
+}
+
+fn is_start_of_time(time: &LogTime) -> bool {
+    *time == LogTime::default()
 }
 
 /// A decided command as the rewind check compares it with the command log.

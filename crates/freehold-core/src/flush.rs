@@ -19,7 +19,7 @@ use crate::kind::KindDefinition;
 use crate::name::SiteName;
 use crate::number::{CommandLogIncarnation, Incarnation, LogTime, RecordVersion, StreamSequence};
 use crate::outcome::{Change, EmittedCommand, ErrorCode, Outcome, Refusal, Status};
-use crate::overlay::{FlushEffects, View, ViewedRecord};
+use crate::overlay::{CommandKey, FlushEffects, View, ViewedRecord};
 use crate::subject::{RecordsSubject, RecordsTopic};
 
 /// The most commands that one flush decides. A flush makes at most one update a record and one result message a command,
@@ -33,9 +33,13 @@ pub const MAX_PANICS: usize = 3;
 pub const ENVELOPE_RESERVE_BYTES: usize = 4096;
 
 /// Bytes of a change beside its ids, reply and error.
-const CHANGE_OVERHEAD_BYTES: usize = 360;
+const CHANGE_OVERHEAD_BYTES: usize = 448;
 /// Bytes of an update beside its record and its changes.
 const UPDATE_OVERHEAD_BYTES: usize = 1024;
+/// The longest id of a command that is processed: an emitted one's grows with each step of a chain.
+const MAX_LOGGED_COMMAND_ID_BYTES: usize = 1024;
+/// What is kept of a text that anybody may have made as long as they liked: a parser's complaint, a panic's message.
+const MAX_REASON_BYTES: usize = 512;
 /// The least that a flush may be given for one message.
 const LEAST_MESSAGE_BYTES: usize = 1024;
 
@@ -180,7 +184,7 @@ impl Fold {
 
 impl<C: CopyRead> Planner<'_, C> {
     fn take(&mut self, command: &LoggedCommand, dead: Option<&str>) -> Result<Step, C::Error> {
-        let message = match self.readable(command) {
+        let message = match readable(self.context, command) {
             Ok(message) => message,
             Err(reason) => return self.take_unreadable(command, &reason),
         };
@@ -204,19 +208,6 @@ impl<C: CopyRead> Planner<'_, C> {
         Ok(if self.fold(index, command, message, decision) { decided } else { Step::Deferred })
     }
 
-    fn readable<'c>(&self, command: &'c LoggedCommand) -> Result<&'c CommandMessage, String> {
-        let message = command.message.as_ref().map_err(Clone::clone)?;
-        let definition = &self.context.definition;
-        if message.kind != definition.name {
-            return Err(format!("the command is for kind {} but was logged for {}", message.kind, definition.name));
-        }
-        let group = definition.settings.groups.group_of(&message.id);
-        if group != self.context.group {
-            return Err(format!("the record belongs to group {group} but was logged for {}", self.context.group));
-        }
-        Ok(message)
-    }
-
     /// A command that cannot be read is answered too, else the group would stand still behind it.
     fn take_unreadable(&mut self, command: &LoggedCommand, reason: &str) -> Result<Step, C::Error> {
         let command_id = CommandId::of_unreadable(self.place.command_log, command.sequence);
@@ -236,7 +227,10 @@ impl<C: CopyRead> Planner<'_, C> {
                 status: Status::Dead,
                 version: RecordVersion::default(),
                 reply: None,
-                error: Some(Refusal::new(ErrorCode::Invalid, format!("the command cannot be read: {reason}"))),
+                error: Some(Refusal::new(
+                    ErrorCode::Invalid,
+                    format!("the command cannot be read: {}", shortened(reason)),
+                )),
             },
             emits: Vec::new(),
         };
@@ -259,7 +253,8 @@ impl<C: CopyRead> Planner<'_, C> {
 
     /// The outcome is in the log, but a crash may have come before what it asks for was sent.
     fn emit_again(&mut self, command: &LoggedCommand, known: &Change) {
-        if known.log == self.place.command_log && known.sequence == command.sequence {
+        // Also where a log that was rewound delivers it again in its next life.
+        if known.sequence == command.sequence && known.time_ms == command.time {
             self.emissions.extend(self.emissions_of(command, known));
         }
     }
@@ -282,7 +277,11 @@ impl<C: CopyRead> Planner<'_, C> {
     }
 
     fn dead_letter(&self, command: &LoggedCommand, change: &Change) -> DeadLetter {
+        // A letter that no message can hold would never be sent, and the group would stand still behind it. What it leaves
+        // out is in the command log, at the place that the change names.
+        let room = self.context.message_bytes().saturating_sub(change_bytes(change));
         let command = command.message.as_ref().ok().and_then(|message| Json::from_value(message).ok());
+        let command = command.filter(|command| command.as_str().len() <= room);
         DeadLetter { kind: self.context.definition.name.clone(), change: change.clone(), command }
     }
 
@@ -346,7 +345,7 @@ impl<C: CopyRead> Planner<'_, C> {
                 Err(payload) => panicked = panic_text(payload.as_ref()),
             }
         }
-        Verdict::dead(&format!("the rule panicked {MAX_PANICS} times: {panicked}"))
+        Verdict::dead(&format!("the rule panicked {MAX_PANICS} times: {}", shortened(&panicked)))
     }
 
     /// Takes a verdict into a fold; false where it does not fit and must wait for the next flush.
@@ -356,7 +355,9 @@ impl<C: CopyRead> Planner<'_, C> {
         let mut entry = Entry::new(fold, verdict);
         let mut change = entry.change(self.place.command_log, command, message);
         let fits = |fold: &Fold, entry: &Entry, change: &Change| {
-            let record = entry.record.as_ref().map_or(0, |record| record.as_str().len());
+            // A record that does not change is not published.
+            let changed = entry.version > fold.base_version();
+            let record = entry.record.as_ref().filter(|_| changed).map_or(0, |record| record.as_str().len());
             UPDATE_OVERHEAD_BYTES + fold.change_bytes + change_bytes(change) + record + message.id.as_str().len() * 6
                 <= limit
         };
@@ -386,7 +387,9 @@ impl<C: CopyRead> Planner<'_, C> {
         let mut effects = FlushEffects::default();
         let mut updates = Vec::new();
         let mut results = ResultPages::new(self.context.message_bytes());
-        results.add(std::mem::take(&mut self.unreadable), None);
+        for change in std::mem::take(&mut self.unreadable) {
+            results.add(vec![change], None);
+        }
         for fold in std::mem::take(&mut self.folds) {
             if self.carries_due(&fold) {
                 for sequence in &fold.base.carriable {
@@ -424,7 +427,7 @@ impl<C: CopyRead> Planner<'_, C> {
             let subject = self.subject(RecordsTopic::Result { claim: self.place.claim, page });
             let kind = self.context.definition.name.clone();
             let result = ResultMessage { log: self.context.log.clone(), kind, changes, carries };
-            let ttl_ms = Some(self.context.retention.outcomes_ms);
+            let ttl_ms = Some(self.context.retention.kept_in_log_ms());
             messages.push(FlushMessage { subject, payload: print(&result), ttl_ms });
         }
         Ok((messages, result_messages, effects))
@@ -594,6 +597,41 @@ fn change_bytes(change: &Change) -> usize {
     let emitted = |emitted: &EmittedCommand| 256 + emitted.id.as_str().len() * 6 + emitted.body.as_str().len();
     let emits = change.emits.iter().map(emitted).sum::<usize>();
     CHANGE_OVERHEAD_BYTES + change.command_id.as_str().len() * 6 + id + reply + error + emits
+}
+
+/// The command, or why it cannot be processed as it stands.
+fn readable<'c>(context: &FlushContext, command: &'c LoggedCommand) -> Result<&'c CommandMessage, String> {
+    let message = command.message.as_ref().map_err(Clone::clone)?;
+    let definition = &context.definition;
+    if message.kind != definition.name {
+        return Err(format!("the command is for kind {} but was logged for {}", message.kind, definition.name));
+    }
+    let group = definition.settings.groups.group_of(&message.id);
+    if group != context.group {
+        return Err(format!("the record belongs to group {group} but was logged for {}", context.group));
+    }
+    let bytes = message.command_id.as_str().len();
+    if bytes > MAX_LOGGED_COMMAND_ID_BYTES {
+        return Err(format!("its command id has {bytes} bytes, more than {MAX_LOGGED_COMMAND_ID_BYTES}"));
+    }
+    Ok(message)
+}
+
+/// How the outcome of a command is found: by its record and its id, or by its place where it cannot be processed.
+pub(crate) fn key_of(context: &FlushContext, log: CommandLogIncarnation, command: &LoggedCommand) -> CommandKey {
+    match readable(context, command) {
+        Ok(message) => (Some(message.id.clone()), message.command_id.clone()),
+        Err(_) => (None, CommandId::of_unreadable(log, command.sequence)),
+    }
+}
+
+/// The start of a text that may be of any length.
+fn shortened(text: &str) -> &str {
+    let mut end = text.len().min(MAX_REASON_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 fn is_unknown(outcome: &Outcome) -> bool {

@@ -16,8 +16,7 @@ use std::collections::VecDeque;
 use crate::command::LoggedCommand;
 use crate::copy::{CopyRead, GroupState};
 use crate::envelope::{Attempt, Claim, DecidedCommand, Position};
-use crate::flush::{Emission, FlushContext, FlushMessage, FlushPlace, decide_flush};
-use crate::id::CommandId;
+use crate::flush::{Emission, FlushContext, FlushMessage, FlushPlace, MAX_FLUSH_COMMANDS, decide_flush, key_of};
 use crate::name::{InstanceName, Nonce};
 use crate::number::{CommandLogIncarnation, LogTime, MembersRevision, StreamSequence};
 use crate::overlay::{Overlay, View};
@@ -233,16 +232,22 @@ struct Held {
     audit: VecDeque<DecidedCommand>,
     purging: bool,
     outcomes_complete_from: LogTime,
+    decided_until: LogTime,
     /// Every waiting command is of a record that waits for the copy.
     stalled: bool,
 }
 
+/// Something has killed the last holders before they could log an outcome: one of the commands that they decided together.
 #[derive(Debug)]
 struct Careful {
     /// The newest attempt that an earlier claim logged, or this one.
     earlier: Option<Attempt>,
     /// Where the try at the first waiting command stands.
     next: NextTry,
+    /// How many more commands may have been in their hands.
+    suspects: usize,
+    /// Younger commands were not.
+    claimed: LogTime,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -430,9 +435,12 @@ impl Holder {
             CommandLogCheck::Matches => self.start(claim, &group, copy),
             CommandLogCheck::Rewound => {
                 // The position is void: a new life of the command log begins, in which ids alone decide.
-                let position = Position { log: group.log.next(), decided: None };
+                let decided_until_ms = group.position.map(|decided| decided.time_ms).unwrap_or_default();
+                let decided_until_ms = decided_until_ms.max(group.decided_until);
+                let position = Position { log: group.log.next(), decided: None, decided_until_ms };
                 self.state = State::Voiding(claim);
-                Ok(vec![Effect::Publish { claim, messages: vec![self.position_message(&position)] }])
+                let message = self.message(RecordsTopic::Position, &position);
+                Ok(vec![Effect::Publish { claim, messages: vec![message] }])
             }
         }
     }
@@ -443,8 +451,12 @@ impl Holder {
         group: &GroupState,
         copy: &C,
     ) -> Result<Vec<Effect>, C::Error> {
-        let careful =
-            (group.claims_since_outcome > 1).then(|| Careful { earlier: group.attempt.clone(), next: NextTry::ToLog });
+        let careful = (group.claims_since_outcome > 1).then(|| Careful {
+            earlier: group.attempt.clone(),
+            next: NextTry::ToLog,
+            suspects: MAX_FLUSH_COMMANDS,
+            claimed: group.claim_time,
+        });
         self.state = State::Holding(claim);
         self.held = Held {
             command_log: group.log,
@@ -453,7 +465,10 @@ impl Holder {
             done: group.position.clone(),
             logged_position: group.position.clone(),
             audit: group.position.clone().into_iter().collect(),
-            outcomes_complete_from: copy.outcomes_complete_from(&self.options.flush.site)?,
+            decided_until: group.decided_until,
+            outcomes_complete_from: copy
+                .outcomes_complete_from(&self.options.flush.site)?
+                .max(LogTime(group.decided_until.0 + 1)),
             ..Held::default()
         };
         Ok(vec![Effect::OpenConsumer { claim, after: group.position_sequence() }])
@@ -479,97 +494,117 @@ impl Holder {
         let State::Holding(claim) = self.state else {
             return Ok(Vec::new());
         };
-        if self.held.under_way.is_some() || self.held.stalled {
-            return Ok(Vec::new());
-        }
-        self.held.overlay.prune(copy.applied(&self.options.flush.site)?);
-        if let Some(effects) = self.attempt(claim) {
-            return Ok(effects);
-        }
-        let mut messages = Vec::new();
-        let mut under_way = UnderWay::default();
-        if !self.held.waiting.is_empty() {
-            let (commands, rest, dead) = self.next_commands();
-            let place = FlushPlace {
-                claim,
-                command_log: self.held.command_log,
-                results_published: self.held.results_published,
-                batched: self.options.batched,
-                outcomes_complete_from: self.held.outcomes_complete_from,
-            };
-            let kind = &self.options.flush.definition.name;
-            let view = View { kind, copy, overlay: &self.held.overlay };
-            let flush = decide_flush(&self.options.flush, place, &view, commands, dead.as_deref())?;
-            self.held.waiting = flush.deferred;
-            self.held.waiting.extend(rest);
-            self.held.results_published += flush.result_messages;
-            messages = flush.messages;
-            under_way.outcomes = !messages.is_empty();
-            under_way.through = flush.through;
-            under_way.emissions = flush.emissions;
-            if !messages.is_empty() {
-                self.held.overlay.publish(flush.effects);
-            } else if under_way.through.is_none() && !self.held.waiting.is_empty() {
-                self.held.stalled = self.held.overlay.last_stored().is_some();
-            }
-        }
-        if self.held.position_due {
-            self.held.position_due = false;
-            under_way.position.clone_from(&self.held.done);
-            let position = Position { log: self.held.command_log, decided: self.held.done.clone() };
-            messages.push(self.position_message(&position));
-        }
-        if messages.is_empty() {
-            if under_way.through.is_none() {
+        loop {
+            if self.held.under_way.is_some() || self.held.stalled {
                 return Ok(Vec::new());
             }
-            // Everything had an outcome already: there is nothing to store, only to emit again.
-            self.held.under_way = Some(under_way);
-            return self.emit_or_finish(copy);
+            self.held.overlay.prune(copy.applied(&self.options.flush.site)?);
+            if let Some(effects) = self.attempt(claim, copy)? {
+                return Ok(effects);
+            }
+            let (mut under_way, mut messages) = self.next_flush(claim, copy)?;
+            if std::mem::take(&mut self.held.position_due) {
+                under_way.position.clone_from(&self.held.done);
+                messages.push(self.position_message());
+            }
+            if !messages.is_empty() {
+                self.held.under_way = Some(under_way);
+                return Ok(vec![Effect::Publish { claim, messages }]);
+            }
+            // What follows had an outcome already: there is nothing to store, at most something to emit again.
+            if !under_way.emissions.is_empty() {
+                let emissions = std::mem::take(&mut under_way.emissions);
+                under_way.emitting = true;
+                self.held.under_way = Some(under_way);
+                return Ok(vec![Effect::Emit(emissions)]);
+            }
+            match under_way.through {
+                Some(through) => self.held.done = Some(through),
+                None => return Ok(Vec::new()),
+            }
         }
-        self.held.under_way = Some(under_way);
-        Ok(vec![Effect::Publish { claim, messages }])
     }
 
-    /// In careful mode: the attempt to log before the next command is decided.
-    fn attempt(&mut self, claim: StreamSequence) -> Option<Vec<Effect>> {
-        let careful = self.held.careful.as_mut()?;
-        let command = self.held.waiting.front()?;
-        if careful.next != NextTry::ToLog {
-            return None;
+    /// Decides what waits; the messages may be none.
+    fn next_flush<C: CopyRead>(
+        &mut self,
+        claim: StreamSequence,
+        copy: &C,
+    ) -> Result<(UnderWay, Vec<FlushMessage>), C::Error> {
+        let mut under_way = UnderWay::default();
+        if self.held.waiting.is_empty() {
+            return Ok((under_way, Vec::new()));
         }
-        let command = DecidedCommand {
-            sequence: command.sequence,
-            command_id: match &command.message {
-                Ok(message) => message.command_id.clone(),
-                Err(_) => CommandId::of_unreadable(self.held.command_log, command.sequence),
-            },
-            time_ms: command.time,
+        let (commands, rest, dead) = self.next_commands();
+        let place = FlushPlace {
+            claim,
+            command_log: self.held.command_log,
+            results_published: self.held.results_published,
+            batched: self.options.batched,
+            outcomes_complete_from: self.held.outcomes_complete_from,
         };
+        let kind = &self.options.flush.definition.name;
+        let view = View { kind, copy, overlay: &self.held.overlay };
+        let flush = decide_flush(&self.options.flush, place, &view, commands, dead.as_deref())?;
+        self.held.waiting = flush.deferred;
+        self.held.waiting.extend(rest);
+        self.held.results_published += flush.result_messages;
+        if let (Some(careful), Some(_)) = (&mut self.held.careful, &flush.through) {
+            careful.next = NextTry::ToLog;
+        }
+        under_way.outcomes = !flush.messages.is_empty();
+        under_way.through = flush.through;
+        under_way.emissions = flush.emissions;
+        if under_way.outcomes {
+            self.held.overlay.publish(flush.effects);
+        } else if under_way.through.is_none() && !self.held.waiting.is_empty() {
+            self.held.stalled = self.held.overlay.last_stored().is_some();
+        }
+        Ok((under_way, flush.messages))
+    }
+
+    /// In careful mode: the attempt to log before the next command is decided. Commands that have an outcome are no attempt:
+    /// theirs would take the place of the one that counts.
+    fn attempt<C: CopyRead>(&mut self, claim: StreamSequence, copy: &C) -> Result<Option<Vec<Effect>>, C::Error> {
+        let (Some(careful), Some(command)) = (&mut self.held.careful, self.held.waiting.front()) else {
+            return Ok(None);
+        };
+        if command.time > careful.claimed || careful.suspects == 0 {
+            self.held.careful = None;
+            return Ok(None);
+        }
+        if careful.next != NextTry::ToLog {
+            return Ok(None);
+        }
+        let (id, command_id) = key_of(&self.options.flush, self.held.command_log, command);
+        let kind = &self.options.flush.definition.name;
+        let view = View { kind, copy, overlay: &self.held.overlay };
+        if view.change(id.as_ref(), &command_id)?.is_some() {
+            return Ok(None);
+        }
+        let command = DecidedCommand { sequence: command.sequence, command_id, time_ms: command.time };
         let earlier = careful.earlier.as_ref().filter(|attempt| attempt.command == command);
         let number = earlier.map_or(0, |attempt| attempt.number) + 1;
         if number > MAX_ATTEMPTS {
             careful.next = NextTry::Exhausted;
-            return None;
+            return Ok(None);
         }
         let attempt = Attempt { log: self.held.command_log, command, number };
         careful.earlier = Some(attempt.clone());
         let message = self.message(RecordsTopic::Attempt, &attempt);
         self.held.under_way = Some(UnderWay { attempt: true, ..UnderWay::default() });
-        Some(vec![Effect::Publish { claim, messages: vec![message] }])
+        Ok(Some(vec![Effect::Publish { claim, messages: vec![message] }]))
     }
 
     /// The commands of the next flush, the rest, and why the first must be decided dead, if it must.
     fn next_commands(&mut self) -> (VecDeque<LoggedCommand>, VecDeque<LoggedCommand>, Option<String>) {
         let mut commands = std::mem::take(&mut self.held.waiting);
-        let Some(careful) = self.held.careful.as_mut() else {
+        let Some(careful) = &self.held.careful else {
             return (commands, VecDeque::new(), None);
         };
         let rest = commands.split_off(1);
         let exhausted = careful.next == NextTry::Exhausted;
-        careful.next = NextTry::ToLog;
-        let reason = exhausted.then(|| format!("{MAX_ATTEMPTS} attempts ended without an outcome"));
-        (commands, rest, reason)
+        (commands, rest, exhausted.then(|| format!("{MAX_ATTEMPTS} attempts ended without an outcome")))
     }
 
     fn published<C: CopyRead>(
@@ -598,8 +633,8 @@ impl Holder {
         if let (true, Some(careful)) = (under_way.attempt, self.held.careful.as_mut()) {
             careful.next = NextTry::Logged;
         }
-        if under_way.outcomes {
-            self.held.careful = None;
+        if let (true, Some(careful)) = (under_way.outcomes, self.held.careful.as_mut()) {
+            careful.suspects -= 1;
         }
         if let Some(position) = under_way.position.take() {
             self.held.audit.push_back(position.clone());
@@ -640,22 +675,22 @@ impl Holder {
 
     /// Purges what lies behind a position that the own copy has applied and that is beyond the audit window.
     fn purge<C: CopyRead>(&mut self, copy: &C) -> Result<Vec<Effect>, C::Error> {
-        if !matches!(self.state, State::Holding(_)) || self.held.purging || self.held.audit.len() < 2 {
+        if !matches!(self.state, State::Holding(_)) || self.held.purging {
             return Ok(Vec::new());
         }
         let group = self.group_state(copy)?;
         let (Some(applied), Some(decided)) = (&group.position, &group.highest) else {
             return Ok(Vec::new());
         };
+        let beyond = |old: &DecidedCommand| {
+            old.sequence <= applied.sequence && applied.time_ms.ms_since(old.time_ms) >= self.options.audit_window_ms
+        };
+        if group.log != self.held.command_log {
+            return Ok(Vec::new());
+        }
         let mut below = None;
-        while let [first, second, ..] = self.held.audit.make_contiguous() {
-            let beyond = applied.time_ms.ms_since(second.time_ms) >= self.options.audit_window_ms;
-            if !beyond || second.sequence > applied.sequence || group.log != self.held.command_log {
-                break;
-            }
-            debug_assert!(first.sequence <= second.sequence, "positions only move forward within a claim");
-            self.held.audit.pop_front();
-            below = self.held.audit.front().cloned();
+        while self.held.audit.front().is_some_and(beyond) {
+            below = self.held.audit.pop_front();
         }
         Ok(match below {
             None => Vec::new(),
@@ -682,9 +717,8 @@ impl Holder {
     }
 
     fn publish_last_position(&mut self, claim: StreamSequence) -> Vec<Effect> {
-        let position = Position { log: self.held.command_log, decided: self.held.done.clone() };
         self.held.under_way = Some(UnderWay { position: self.held.done.clone(), ..UnderWay::default() });
-        vec![Effect::Publish { claim, messages: vec![self.position_message(&position)] }]
+        vec![Effect::Publish { claim, messages: vec![self.position_message()] }]
     }
 
     /// Forgets all that rests on the claim. Where the group is still assigned, the member list is read again before the
@@ -701,8 +735,10 @@ impl Holder {
         effects
     }
 
-    fn position_message(&self, position: &Position) -> FlushMessage {
-        self.message(RecordsTopic::Position, position)
+    fn position_message(&self) -> FlushMessage {
+        let Held { command_log: log, done, decided_until: decided_until_ms, .. } = &self.held;
+        let position = Position { log: *log, decided: done.clone(), decided_until_ms: *decided_until_ms };
+        self.message(RecordsTopic::Position, &position)
     }
 
     fn message(&self, topic: RecordsTopic, body: &impl serde::Serialize) -> FlushMessage {

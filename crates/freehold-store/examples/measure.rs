@@ -26,7 +26,10 @@ fn main() {
     let transact = |writer: &mut freehold_store::Writer, messages: &[LogMessage]| {
         let start = Instant::now();
         let applied = writer.transact(|tables| {
-            messages.iter().map(|message| apply(tables, Retention::default(), message)).collect::<Result<Vec<_>, Error>>()
+            messages
+                .iter()
+                .map(|message| apply(tables, Retention::default(), message))
+                .collect::<Result<Vec<_>, Error>>()
         });
         assert!(applied.unwrap().iter().all(|applied| applied.anomaly.is_none()));
         start.elapsed()
@@ -68,9 +71,8 @@ fn main() {
     let start = Instant::now();
     let mut dropped = 0;
     loop {
-        let expired = writer
-            .transact(|tables| tables.expire::<Error>(&site, LogTime(u64::MAX), |_, _, _| Ok(true)))
-            .unwrap();
+        let expired =
+            writer.transact(|tables| tables.expire::<Error>(&site, LogTime(u64::MAX), |_, _, _| Ok(true))).unwrap();
         dropped += expired.outcomes;
         if !expired.more {
             break;

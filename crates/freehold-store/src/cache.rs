@@ -18,7 +18,7 @@ pub(crate) struct Cache {
 }
 
 /// A walk through an origin's old messages, oldest first, over many transactions.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct ExpiryWalk {
     /// It goes on behind this message.
     pub(crate) behind: StreamSequence,
@@ -26,6 +26,22 @@ pub(crate) struct ExpiryWalk {
     pub(crate) started: LogTime,
     /// Whether it passed outcomes that could not be dropped, so that it has to start again.
     pub(crate) kept: bool,
+    /// Whether it has come to messages that are not old.
+    pub(crate) at_end: bool,
+}
+
+impl ExpiryWalk {
+    pub(crate) fn from_head(started: LogTime) -> Self {
+        Self { behind: StreamSequence(0), started, kept: false, at_end: false }
+    }
+
+    /// Starts again at the head where that is due: never before the end was reached, else many kept outcomes at the head
+    /// would hide what is behind them.
+    pub(crate) fn restart_if_due(&mut self, now: LogTime, revisit_ms: u64) {
+        if self.kept && self.at_end && now.ms_since(self.started) >= revisit_ms {
+            *self = Self::from_head(now);
+        }
+    }
 }
 
 /// Rows of one table by their keys. Bounded by what is stored: a row for each group, kind or origin.

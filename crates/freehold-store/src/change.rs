@@ -6,8 +6,8 @@
 //! yet survive too.
 
 use freehold_core::{
-    Change, CommandId, CommandLogIncarnation, EmittedCommand, ErrorCode, Json, LogTime, Outcome, RecordId, RecordVersion,
-    Refusal, Status, StreamSequence,
+    Change, CommandId, CommandLogIncarnation, EmittedCommand, ErrorCode, Json, LogTime, Outcome, RecordId,
+    RecordVersion, Refusal, Status, StreamSequence,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;

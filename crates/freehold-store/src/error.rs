@@ -128,10 +128,28 @@ pub enum Error {
 impl Error {
     /// Tells damage from other failures of the engine.
     pub(crate) fn engine(error: impl Into<redb::Error>) -> Self {
-        match error.into() {
-            redb::Error::Corrupted(report) => Self::Corrupt(Damage::Engine { report }),
-            other => Self::Storage(Box::new(other)),
+        let error = error.into();
+        if is_damage(&error) {
+            Self::Corrupt(Damage::Engine { report: error.to_string() })
+        } else {
+            Self::Storage(Box::new(error))
         }
+    }
+}
+
+/// Whether an error of the engine says that the file is damaged. All tables were there, and of their types, when the store
+/// was opened.
+pub(crate) fn is_damage(error: &redb::Error) -> bool {
+    match error {
+        redb::Error::Corrupted(_)
+        | redb::Error::TableTypeMismatch { .. }
+        | redb::Error::TableIsMultimap(_)
+        | redb::Error::TableIsNotMultimap(_)
+        | redb::Error::TypeDefinitionChanged { .. }
+        | redb::Error::TableDoesNotExist(_) => true,
+        // The engine followed an altered page number behind the end of the file.
+        redb::Error::Io(error) => matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof),
+        _ => false,
     }
 }
 

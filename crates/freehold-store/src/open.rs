@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use redb::{Builder, Database, ReadableDatabase as _, TableError};
 
-use crate::error::{Damage, OpenError};
+use crate::error::{Damage, OpenError, is_damage};
 use crate::health::catch_panic;
 use crate::schema::{self, FORMAT_VERSION};
 use crate::store::Options;
@@ -98,9 +98,7 @@ fn check_header(path: &Path) -> Result<(), OpenError> {
         return Err(OpenError::Empty { path: path.to_owned() });
     }
     let mut magic = Vec::with_capacity(ENGINE_MAGIC.len());
-    File::open(path)
-        .and_then(|file| file.take(ENGINE_MAGIC.len() as u64).read_to_end(&mut magic))
-        .map_err(io)?;
+    File::open(path).and_then(|file| file.take(ENGINE_MAGIC.len() as u64).read_to_end(&mut magic)).map_err(io)?;
     if magic == ENGINE_MAGIC { Ok(()) } else { Err(OpenError::Foreign { path: path.to_owned() }) }
 }
 
@@ -133,11 +131,7 @@ fn read_meta(database: &Database) -> Result<Option<Vec<u8>>, redb::Error> {
 fn check_tables(database: &Database) -> Result<(), redb::Error> {
     let transaction = database.begin_read()?;
     for table in schema::TABLES {
-        match transaction.open_table(table.definition()) {
-            Ok(_) => {}
-            Err(TableError::Storage(error)) => return Err(error.into()),
-            Err(error) => return Err(redb::Error::Corrupted(error.to_string())),
-        }
+        transaction.open_table(table.definition())?;
     }
     Ok(())
 }
@@ -145,15 +139,14 @@ fn check_tables(database: &Database) -> Result<(), redb::Error> {
 fn engine_error(path: &Path, error: impl Into<redb::Error>) -> OpenError {
     let path = path.to_owned();
     match error.into() {
-        redb::Error::DatabaseAlreadyOpen => OpenError::InUse { path },
-        redb::Error::Io(source) if !is_damage(&source) => OpenError::Io { path, source },
-        other => OpenError::Damaged { path, damage: Damage::Engine { report: other.to_string() } },
+        redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => OpenError::InUse { path },
+        // The format's version is a byte that can rot too; no release of ours wrote an older one.
+        error if is_damage(&error) || matches!(error, redb::Error::UpgradeRequired(_)) => {
+            OpenError::Damaged { path, damage: Damage::Engine { report: error.to_string() } }
+        }
+        redb::Error::Io(source) => OpenError::Io { path, source },
+        other => OpenError::Io { path, source: io::Error::other(other) },
     }
-}
-
-/// What the engine, or a read behind the end of a truncated file, reports as an I/O error.
-fn is_damage(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof)
 }
 
 fn guarded<T>(path: &Path, access: impl FnOnce() -> Result<T, OpenError>) -> Result<T, OpenError> {

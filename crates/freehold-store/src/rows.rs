@@ -74,11 +74,7 @@ pub(crate) fn origin(origins: &impl Rows, origin: &SiteName) -> Result<Option<Or
     read(origins, &key, |value| schema::decode_origin(&key, value))
 }
 
-fn read<T>(
-    table: &impl Rows,
-    key: &[u8],
-    decode: impl FnOnce(&[u8]) -> Result<T, Damage>,
-) -> Result<Option<T>, Error> {
+fn read<T>(table: &impl Rows, key: &[u8], decode: impl FnOnce(&[u8]) -> Result<T, Damage>) -> Result<Option<T>, Error> {
     let value = table.get(key).map_err(Error::engine)?;
     value.map(|value| decode(value.value())).transpose().map_err(Error::Corrupt)
 }

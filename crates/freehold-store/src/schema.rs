@@ -22,8 +22,8 @@
 //! * `digests` has one row for all groups, written once in a transaction however many records changed.
 
 use freehold_core::{
-    CommandId, Epoch, GroupDigest, GroupNumber, GroupState, Hash, Incarnation, InstanceName, KindName, LogTime, RecordId,
-    RecordState, RecordVersion, SiteName, StoredOutcome, StreamSequence, Uncarried,
+    CommandId, Epoch, GroupDigest, GroupNumber, GroupState, Hash, Incarnation, InstanceName, KindName, LogTime,
+    RecordId, RecordState, RecordVersion, SiteName, StoredOutcome, StreamSequence, Uncarried,
 };
 use redb::TableDefinition;
 

@@ -3,8 +3,8 @@
 use std::ops::Bound;
 
 use freehold_core::{
-    CommandId, CopyRead, CopyWrite, GroupNumber, GroupState, Hash, KindName, LogTime, RecordId, RecordPlace, RecordState,
-    SiteName, StoredOutcome, StreamSequence,
+    CommandId, CopyRead, CopyWrite, GroupNumber, GroupState, Hash, KindName, LogTime, RecordId, RecordPlace,
+    RecordState, SiteName, StoredOutcome, StreamSequence,
 };
 use redb::{ReadableTable as _, Table, WriteTransaction};
 
@@ -100,10 +100,8 @@ impl<'t> Transaction<'t> {
         mut may_drop: impl FnMut(&Self, &KindName, &StoredOutcome) -> Result<bool, E>,
     ) -> Result<Expired, E> {
         let mut expired = Expired::default();
-        let mut walk = self.cache.expiry.get(origin).copied().unwrap_or_default();
-        if walk.kept && before.ms_since(walk.started) >= KEPT_OUTCOMES_REVISIT_MS {
-            walk = ExpiryWalk { started: before, ..ExpiryWalk::default() };
-        }
+        let mut walk = self.cache.expiry.get(origin).copied().unwrap_or(ExpiryWalk::from_head(before));
+        walk.restart_if_due(before, KEPT_OUTCOMES_REVISIT_MS);
         let (old, more) = self.old_messages(origin, walk.behind, before)?;
         expired.more = more;
         walk.behind = old.last().map_or(walk.behind, |(sequence, _)| *sequence);
@@ -135,6 +133,7 @@ impl<'t> Transaction<'t> {
             }
         }
         walk.kept |= expired.kept > 0;
+        walk.at_end = !more;
         self.cache.expiry.insert(origin.clone(), walk);
         Ok(expired)
     }

@@ -1,12 +1,15 @@
 //! The `flights` command.
 
-use std::fs::File;
-use std::io::{BufReader, Read, Write, stdout};
-use std::path::PathBuf;
+mod command;
 
-use anyhow::Context;
+use std::io::{IsTerminal, stderr};
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
-use flights::data::{FlightRows, SAMPLE, check};
+use tracing_subscriber::EnvFilter;
+
+use command::printer::Printer;
+use command::{check, load, serve};
 
 /// A service for flights, each owned by the site of its origin airport.
 #[derive(Debug, Parser)]
@@ -18,28 +21,32 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Run an instance of the service until SIGINT or SIGTERM.
+    Serve(serve::Options),
+    /// Send a file of flights to the services of their home sites, and compare the result with the file.
+    Load(load::Options),
     /// Play a file of flights through the rules in memory, without NATS, and count what it holds.
-    Check {
-        /// A CSV file with the columns of nycflights13; without it the bundled sample.
-        #[arg(long, value_name = "FILE")]
-        data: Option<PathBuf>,
-    },
+    Check(check::Options),
 }
 
-fn main() -> anyhow::Result<()> {
-    let Arguments { command: Task::Check { data } } = Arguments::parse();
-    let input: Box<dyn Read> = match &data {
-        Some(path) => Box::new(BufReader::new(File::open(path).with_context(|| path.display().to_string())?)),
-        None => Box::new(SAMPLE.as_bytes()),
-    };
-    let tally = check(FlightRows::new(input)?)?;
-    let mut out = stdout().lock();
-    writeln!(out, "{} flights, {} commands, {} never arrived", tally.flights(), tally.commands(), tally.never_arrived)?;
-    for (site, count) in &tally.flights {
-        writeln!(out, "  {site:<10}{count:>10}")?;
+fn main() -> anyhow::Result<ExitCode> {
+    let Arguments { command } = Arguments::parse();
+    // A service tells what it does; the other commands have a progress bar, which must not be torn.
+    let level = if matches!(command, Task::Serve(_)) { "info" } else { "error" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal()).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run(command, Printer))
+}
+
+async fn run(command: Task, printer: Printer) -> anyhow::Result<ExitCode> {
+    match command {
+        Task::Serve(options) => serve::run(options).await.map(|()| ExitCode::SUCCESS),
+        Task::Load(options) => load::run(options, printer).await.map(exit_code),
+        Task::Check(options) => check::run(&options, printer).map(|()| ExitCode::SUCCESS),
     }
-    for (name, count) in &tally.commands {
-        writeln!(out, "  {name:<10}{count:>10}")?;
-    }
-    Ok(())
+}
+
+fn exit_code(holds: bool) -> ExitCode {
+    if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -30,20 +30,26 @@
 mod create;
 mod delete;
 mod document;
+mod instance_arguments;
 mod kind;
 mod merge;
+mod options;
 mod patch;
 mod refusal;
 mod replace;
 mod request;
+mod run;
 mod schema;
 mod written;
 
 pub use create::{AlreadyExists, Create};
 pub use delete::Delete;
 pub use document::{Document, MAX_DEPTH};
+pub use instance_arguments::InstanceArguments;
 pub use kind::kind_definition;
+pub use options::Options;
 pub use patch::Patch;
 pub use replace::Replace;
+pub use run::{main_with, run};
 pub use schema::{MAX_VIOLATIONS, RecordSchema, SchemaError};
 pub use written::Written;

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use freehold_core::{CommandLogCheck, CommandLogIncarnation, DecidedCommand, Hash, LogTime, LoggedCommand, StreamSequence};
+use freehold_core::{
+    CommandLogCheck, CommandLogIncarnation, DecidedCommand, Hash, LogTime, LoggedCommand, StreamSequence,
+};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
@@ -29,7 +31,8 @@ pub(crate) struct CommandLog {
     last: u64,
     recent: HashMap<Hash, (u64, u64)>,
     duplicate_window_ms: u64,
-    limit: usize,
+    /// The most commands that the log keeps.
+    pub(crate) limit: usize,
 }
 
 impl CommandLog {
@@ -71,8 +74,12 @@ impl CommandLog {
 
     /// Removes a group's commands below a sequence; tells which.
     pub(crate) fn purge(&mut self, group: u16, below: u64) -> Vec<(u64, Entry)> {
-        let doomed: Vec<u64> =
-            self.entries.range(..below).filter(|(_, entry)| entry.group == group).map(|(sequence, _)| *sequence).collect();
+        let doomed: Vec<u64> = self
+            .entries
+            .range(..below)
+            .filter(|(_, entry)| entry.group == group)
+            .map(|(sequence, _)| *sequence)
+            .collect();
         doomed.into_iter().map(|sequence| (sequence, self.entries.remove(&sequence).unwrap())).collect()
     }
 

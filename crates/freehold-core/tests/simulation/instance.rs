@@ -16,13 +16,32 @@ use crate::world::Setup;
 /// What an instance asks a server for.
 #[derive(Debug, Clone)]
 pub(crate) enum Request {
-    Claim { expected: u64, claim: Claim },
+    Claim {
+        expected: u64,
+        claim: Claim,
+    },
     /// One message of a flush on R1.
-    Message { claim: u64, message: FlushMessage, flush: u64, index: usize },
+    Message {
+        claim: u64,
+        message: FlushMessage,
+        flush: u64,
+        index: usize,
+    },
     /// A whole flush on R3.
-    Batch { claim: u64, messages: Vec<FlushMessage>, flush: u64 },
-    Check { decided: DecidedCommand, log: CommandLogIncarnation },
-    Purge { below: DecidedCommand, decided: DecidedCommand, log: CommandLogIncarnation },
+    Batch {
+        claim: u64,
+        messages: Vec<FlushMessage>,
+        flush: u64,
+    },
+    Check {
+        decided: DecidedCommand,
+        log: CommandLogIncarnation,
+    },
+    Purge {
+        below: DecidedCommand,
+        decided: DecidedCommand,
+        log: CommandLogIncarnation,
+    },
     Emit(Vec<Emission>),
 }
 
@@ -88,7 +107,7 @@ pub(crate) struct Instance {
 
 impl Instance {
     pub(crate) fn new(index: usize, setup: &Setup, rules: Rules, now: u64) -> Self {
-        let copy = MemoryCopy { caught_up: now, ..MemoryCopy::default() };
+        let copy = MemoryCopy::empty(now);
         let mut instance = Self {
             life: 0,
             up: false,
@@ -149,7 +168,7 @@ impl Instance {
         match left {
             CopyLeft::Committed => {}
             CopyLeft::Fsynced => self.copy = self.fsynced.clone(),
-            CopyLeft::Nothing => self.copy = MemoryCopy { caught_up: log_began, ..MemoryCopy::default() },
+            CopyLeft::Nothing => self.copy = MemoryCopy::empty(log_began),
         }
         self.fsynced = self.copy.clone();
     }

@@ -26,6 +26,11 @@ pub(crate) struct MemoryCopy {
 }
 
 impl MemoryCopy {
+    /// A copy that has read nothing of a log that began then.
+    pub(crate) fn empty(log_began: u64) -> Self {
+        Self { caught_up: log_began, ..Self::default() }
+    }
+
     pub(crate) fn apply(&mut self, retention: Retention, message: &LogMessage) -> Applied {
         let Ok(applied) = apply(self, retention, message);
         let group = message.subject.group;
@@ -110,7 +115,12 @@ impl CopyWrite for MemoryCopy {
         Ok(())
     }
 
-    fn put_record(&mut self, at: &RecordPlace<'_>, before: Option<Hash>, state: &RecordState) -> Result<(), Infallible> {
+    fn put_record(
+        &mut self,
+        at: &RecordPlace<'_>,
+        before: Option<Hash>,
+        state: &RecordState,
+    ) -> Result<(), Infallible> {
         self.digests.entry(at.group.0).or_default().replace(before, state.hash);
         self.records.insert(at.id.clone(), Rc::new(state.clone()));
         Ok(())

@@ -4,18 +4,28 @@ use std::collections::{BTreeMap, HashMap};
 
 use freehold_core::subject::RecordsTopic;
 use freehold_core::{
-    Change, CommandId, CommandLogIncarnation, CommandMessage, Hash, LogMessage, RecordId, RecordVersion, RecordsBody,
-    Status, StreamSequence, Update, read_body,
+    Change, CommandId, CommandLogIncarnation, CommandMessage, ErrorCode, Hash, LogMessage, RecordId, RecordVersion,
+    RecordsBody, Status, StreamSequence, Update, read_body,
 };
 
 use crate::memory_copy::CommandKey;
 use crate::rules::{Counter, Fields};
+use crate::world::Setup;
 
 /// A command's first entry in the log.
 #[derive(Debug, Clone)]
 pub(crate) struct Decided {
     pub(crate) change: Change,
     pub(crate) time: u64,
+    /// What a holder logged that could not know the first outcome any more, W and more behind it.
+    pub(crate) forgotten: Option<Change>,
+}
+
+impl Decided {
+    /// What a copy holds that has read everything.
+    pub(crate) fn newest(&self) -> &Change {
+        self.forgotten.as_ref().unwrap_or(&self.change)
+    }
 }
 
 /// A record as the log alone tells it.
@@ -31,6 +41,7 @@ pub(crate) struct Track {
 pub(crate) struct Oracle {
     history: u64,
     max_payload_bytes: usize,
+    outcomes_ms: u64,
     pub(crate) decided: BTreeMap<CommandKey, Decided>,
     pub(crate) records: BTreeMap<RecordId, Track>,
     pages: HashMap<String, u64>,
@@ -39,8 +50,9 @@ pub(crate) struct Oracle {
 }
 
 impl Oracle {
-    pub(crate) fn new(history: u64, max_payload_bytes: usize) -> Self {
-        Self { history, max_payload_bytes, ..Self::default() }
+    pub(crate) fn new(setup: &Setup) -> Self {
+        let Setup { history, max_payload_bytes, outcomes_ms, .. } = *setup;
+        Self { history, max_payload_bytes, outcomes_ms, ..Self::default() }
     }
 
     /// Notes a command that may be in the command log.
@@ -73,7 +85,10 @@ impl Oracle {
                     return Err(format!("{page} results on {}", message.subject));
                 }
                 let carries = !result.carries.is_empty();
-                result.changes.into_iter().try_for_each(|change| self.change(at, message.time.0, change, carries, false))
+                result
+                    .changes
+                    .into_iter()
+                    .try_for_each(|change| self.change(at, message.time.0, change, carries, false))
             }
             RecordsBody::Attempt(attempt) => {
                 *self.attempts.entry(attempt.command.command_id).or_default() += 1;
@@ -97,7 +112,10 @@ impl Oracle {
         }
         let track = self.records.entry(id.clone()).or_default();
         if track.version != update.version || update.version <= before.version {
-            return Err(format!("update {at} takes {id} to version {}, its changes to {}", update.version, track.version));
+            return Err(format!(
+                "update {at} takes {id} to version {}, its changes to {}",
+                update.version, track.version
+            ));
         }
         track.hash = Some(update.hash);
         let told = update.record.map(|record| record.read::<Counter>()).transpose().map_err(|e| e.to_string())?;
@@ -107,13 +125,27 @@ impl Oracle {
         Ok(())
     }
 
-    fn change(&mut self, at: StreamSequence, time: u64, change: Change, carried: bool, update: bool) -> Result<(), String> {
+    fn change(
+        &mut self,
+        at: StreamSequence,
+        time: u64,
+        change: Change,
+        carried: bool,
+        update: bool,
+    ) -> Result<(), String> {
         let key = (change.id.clone(), change.command_id.clone());
-        if let Some(first) = self.decided.get(&key) {
-            return match first.change == change && carried {
-                true => Ok(()),
-                false => Err(format!("message {at} decides {key:?} again: {change:?}, first {:?}", first.change)),
-            };
+        if let Some(first) = self.decided.get_mut(&key) {
+            if *first.newest() == change && carried {
+                return Ok(());
+            }
+            // The first outcome may be forgotten by now, and the log says so instead of deciding twice.
+            let code = change.outcome.error.as_ref().map(|error| error.code);
+            let honest = code == Some(ErrorCode::OutcomeUnknown) || change.id.is_none();
+            if !honest || time < first.time + self.outcomes_ms {
+                return Err(format!("message {at} decides {key:?} again: {change:?}, first {first:?}"));
+            }
+            first.forgotten = Some(change);
+            return Ok(());
         }
         if let Some(id) = &change.id {
             let sent = self.sent.get(&(id.clone(), change.command_id.clone(), change.fingerprint));
@@ -135,7 +167,7 @@ impl Oracle {
                 return Err(format!("message {at}: {key:?} has version {}, not {}", outcome.version, track.version));
             }
         }
-        self.decided.insert(key, Decided { change, time });
+        self.decided.insert(key, Decided { change, time, forgotten: None });
         Ok(())
     }
 }

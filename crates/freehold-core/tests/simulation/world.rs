@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 
 use freehold_core::{
-    CommandLogCheck, CommandMessage, DeadLetter, Effect, EmitFailure, Emission, Event, GroupCount, MembersRevision,
+    CommandLogCheck, CommandMessage, DeadLetter, Effect, Emission, EmitFailure, Event, GroupCount, MembersRevision,
     PublishFailure, RecordId, ReleaseReason, Retention, StreamSequence,
 };
 
@@ -145,7 +145,7 @@ impl World {
             list: vec![None; usize::from(setup.groups)],
             revision: 0,
             limbo: Vec::new(),
-            oracle: Oracle::new(setup.history, setup.max_payload_bytes),
+            oracle: Oracle::new(&setup),
             chance: None,
             dead_letters: Vec::new(),
             emitted: Vec::new(),
@@ -270,7 +270,9 @@ impl World {
             wire.push_back(Sent { to, request: Request::Batch { claim, messages, flush } });
         } else {
             let each = messages.into_iter().enumerate();
-            wire.extend(each.map(|(index, message)| Sent { to, request: Request::Message { claim, message, flush, index } }));
+            wire.extend(
+                each.map(|(index, message)| Sent { to, request: Request::Message { claim, message, flush, index } }),
+            );
         }
     }
 
@@ -428,7 +430,11 @@ impl World {
                 }
                 Emission::Command(command) => {
                     self.emitted.push(command.clone());
-                    self.send(command).map_err(|why| EmitFailure(why.to_owned()))?;
+                    // Requests are refused before the log is full: what decisions ask for must find room.
+                    self.commands.limit += 1;
+                    let sent = self.send(command);
+                    self.commands.limit -= 1;
+                    sent.map_err(|why| EmitFailure(why.to_owned()))?;
                 }
             }
         }

@@ -92,8 +92,11 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         ErrorCode::OutcomeUnknown,
         ErrorCode::Internal,
     ];
-    (prop::sample::select(codes), "\\PC{0,20}", option::of(json()))
-        .prop_map(|(code, message, details)| Refusal { code, message, details })
+    (prop::sample::select(codes), "\\PC{0,20}", option::of(json())).prop_map(|(code, message, details)| Refusal {
+        code,
+        message,
+        details,
+    })
 }
 
 fn emitted() -> impl Strategy<Value = EmittedCommand> {
@@ -331,7 +334,12 @@ fn the_layouts_of_format_1_stay_as_they_are() {
         sequence: StreamSequence(9),
         uncarried: vec![Uncarried { sequence: StreamSequence(8), time: LogTime(1001) }],
     };
-    check(&key, &encode_record(&key, &site, GroupNumber(63), &state), "666c6967687400412d31", "036577723fac020000000000000000000000000000000101036c687201e807020901027b7d0101024f06d162f6daea02");
+    check(
+        &key,
+        &encode_record(&key, &site, GroupNumber(63), &state),
+        "666c6967687400412d31",
+        "036577723fac020000000000000000000000000000000101036c687201e807020901027b7d0101024f06d162f6daea02",
+    );
 
     let key = outcome_key(&kind, Some(&id), &command);
     let outcome = StoredOutcome {
@@ -347,11 +355,7 @@ fn the_layouts_of_format_1_stay_as_they_are() {
                 status: Status::Rejected,
                 version: RecordVersion(5),
                 reply: Some(json("1")),
-                error: Some(Refusal {
-                    code: ErrorCode::Rejected,
-                    message: "no".to_owned(),
-                    details: Some(json("2")),
-                }),
+                error: Some(Refusal { code: ErrorCode::Rejected, message: "no".to_owned(), details: Some(json("2")) }),
             },
             emits: vec![EmittedCommand {
                 kind: "crew".parse().unwrap(),
@@ -364,22 +368,39 @@ fn the_layouts_of_format_1_stay_as_they_are() {
         sequence: StreamSequence(6),
         time: LogTime(7),
     };
-    check(&key, &encode_outcome(&key, &outcome), "666c696768740002633101412d31", "03657772060701066465706172740102030000000000000000000000000000000402050101310103026e6f01013201046372657703412d310463616c6c01331dd95073417a24c0");
+    check(
+        &key,
+        &encode_outcome(&key, &outcome),
+        "666c696768740002633101412d31",
+        "03657772060701066465706172740102030000000000000000000000000000000402050101310103026e6f01013201046372657703412d310463616c6c01331dd95073417a24c0",
+    );
 
     let StoredOutcome { origin: site, .. } = outcome;
     let key = message_key(&site, StreamSequence(258));
     let commands = [(Some(id.clone()), command.clone()), (Some(id), command.clone()), (None, command)];
-    check(&key, &encode_message(&key, LogTime(5), &kind, &commands), "657772000000000000000102", "0506666c69676874030103412d310263310202633100026331eabcba85292cf3b2");
+    check(
+        &key,
+        &encode_message(&key, LogTime(5), &kind, &commands),
+        "657772000000000000000102",
+        "0506666c69676874030103412d310263310202633100026331eabcba85292cf3b2",
+    );
 
     let key = group_key(&site, &kind, GroupNumber(258));
     // Fields of the JSON may be added: what the last release wrote must be read.
     check(&key, &[], "65777200666c69676874000102", "");
-    let value = unhex("7b22636c61696d223a6e756c6c2c22636c61696d735f73696e63655f6f7574636f6d65223a302c226c6f67223a302c22706f736974696f6e223a6e756c6c2c2268696768657374223a6e756c6c2c22617474656d7074223a6e756c6c7d6c789569a0eb2e49");
+    let value = unhex(
+        "7b22636c61696d223a6e756c6c2c22636c61696d735f73696e63655f6f7574636f6d65223a302c226c6f67223a302c22706f736974696f6e223a6e756c6c2c2268696768657374223a6e756c6c2c22617474656d7074223a6e756c6c7d6c789569a0eb2e49",
+    );
     assert_eq!(decode_group(&key, &value).unwrap(), GroupState::default());
 
     let key = digest_key(&site, &kind);
     let digests = [GroupDigest::default(), GroupDigest { records: 2, sum: Hash(3) }];
-    check(&key, &encode_digests(&key, &digests), "65777200666c69676874", "0200000000000000000000000000000000000200000000000000000000000000000003c8402ab6ecfca1b5");
+    check(
+        &key,
+        &encode_digests(&key, &digests),
+        "65777200666c69676874",
+        "0200000000000000000000000000000000000200000000000000000000000000000003c8402ab6ecfca1b5",
+    );
 
     let key = origin_key(&site);
     let origin = OriginState {
@@ -389,7 +410,12 @@ fn the_layouts_of_format_1_stay_as_they_are() {
         incarnation: Some(Incarnation::new(1, "x")),
         last_hash: Some(Hash(4)),
     };
-    check(&key, &encode_origin(&key, &origin), "657772", "0102030103312d780100000000000000000000000000000004c986433193cbaf9b");
+    check(
+        &key,
+        &encode_origin(&key, &origin),
+        "657772",
+        "0102030103312d780100000000000000000000000000000004c986433193cbaf9b",
+    );
 }
 
 fn check(key: &[u8], value: &[u8], expected_key: &str, expected_value: &str) {

@@ -39,7 +39,11 @@ impl FaultyDisk {
     /// a power cut with what was synced.
     fn after_restart(&self, power_cut: bool) -> Self {
         let content = if power_cut { &self.0.synced } else { &self.0.content }.lock().unwrap().clone();
-        Self(Arc::new(DiskState { synced: Mutex::new(content.clone()), content: Mutex::new(content), ..DiskState::default() }))
+        Self(Arc::new(DiskState {
+            synced: Mutex::new(content.clone()),
+            content: Mutex::new(content),
+            ..DiskState::default()
+        }))
     }
 
     fn operate(&self) -> io::Result<()> {

@@ -71,10 +71,12 @@ fn an_aborted_transaction_leaves_nothing() {
     writer.transact(|tables| put(tables, &id("A-1"), 1, Some("x"))).unwrap();
     let refused = writer.transact(|tables| {
         put(tables, &id("A-1"), 2, Some("y"))?;
-        tables.put_group(&site(), &kind(), GroupNumber(0), &GroupState {
-            claims_since_outcome: 1,
-            ..GroupState::default()
-        })?;
+        tables.put_group(
+            &site(),
+            &kind(),
+            GroupNumber(0),
+            &GroupState { claims_since_outcome: 1, ..GroupState::default() },
+        )?;
         Err::<(), _>(Refused)
     });
     assert!(refused.is_err());
@@ -183,7 +185,10 @@ fn digests_follow_the_records_and_lead_down_to_them() {
     let group = group_of(&id("A-1"));
     assert_eq!(digests[usize::from(group.0)].records, 2, "deleted ones count");
     let page = snapshot.records_of_group(&site(), &kind(), group, Some(&id("A-1")), 10).unwrap();
-    assert_eq!(page.items, [RecordSummary { id: id("A-2"), version: state(6, None).version, hash: state(6, None).hash }]);
+    assert_eq!(
+        page.items,
+        [RecordSummary { id: id("A-2"), version: state(6, None).version, hash: state(6, None).hash }]
+    );
     assert_eq!(snapshot.digests(&"lhr".parse().unwrap(), &kind()).unwrap(), []);
     assert_eq!(snapshot.records_of_group(&"lhr".parse().unwrap(), &kind(), group, None, 10).unwrap().items, []);
 }

@@ -11,6 +11,7 @@ use freehold_store::{Error, OpenError, Reader, Store};
 use crate::given::{command, id, kind, open, options, outcome, put, site};
 
 const RECORDS: u64 = 400;
+/// Round `n` runs with this seed plus `n`.
 const SEED: u64 = 0x5eed_0050;
 
 /// A store that was closed in peace: two commits, the second of which changed half of the records.
@@ -18,9 +19,12 @@ fn given_store(directory: &Path) -> Expected {
     let (mut writer, _reader) = open(directory).into_parts();
     let mut expected = Expected::default();
     for commit in 0..2 {
-        let numbers = (1..=RECORDS).map(|number| commit * RECORDS + number).filter(|number| commit == 0 || number % 2 == 0);
+        let numbers =
+            (1..=RECORDS).map(|number| commit * RECORDS + number).filter(|number| commit == 0 || number % 2 == 0);
         writer
-            .transact(|tables| numbers.clone().try_for_each(|number| put(tables, &record_id(number), number, Some(TEXT))))
+            .transact(|tables| {
+                numbers.clone().try_for_each(|number| put(tables, &record_id(number), number, Some(TEXT)))
+            })
             .unwrap();
         let mut records = expected.commits.last().cloned().unwrap_or_default();
         records.extend(numbers.map(|number| (record_id(number), crate::given::state(number, Some(TEXT)))));
@@ -40,13 +44,6 @@ fn record_id(number: u64) -> RecordId {
 #[derive(Default)]
 struct Expected {
     commits: Vec<BTreeMap<RecordId, RecordState>>,
-}
-
-/// What a walk through a store came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Served {
-    All,
-    Refused,
 }
 
 impl Expected {
@@ -92,7 +89,7 @@ impl Expected {
     }
 }
 
-/// xorshift64*: the failures of a seed can be run again.
+/// xorshift64*: the failure of a seed can be run again.
 struct Random(u64);
 
 impl Random {
@@ -124,25 +121,23 @@ fn s50_a_bit_flipped_while_the_store_was_closed_is_noticed_or_without_effect() {
     let expected = given_store(given.path());
     let original = options(given.path()).path;
     let length = fs::metadata(&original).unwrap().len();
-    let mut random = Random(SEED);
-    let mut results = BTreeMap::<Served, u32>::new();
-    for round in 0..300 {
+    let mut refused = 0;
+    for seed in SEED..SEED + 300 {
+        let mut random = Random(seed);
         let (offset, bit) = (random.below(length), random.below(8));
         let (directory, path) = fresh_copy(&original, "flip");
         flip(&path, offset, bit);
-        let served = match Store::open(&options(directory.path())) {
+        match Store::open(&options(directory.path())) {
             Ok(store) => {
                 let checked = expected.check_whole(&store.reader());
-                checked.unwrap_or_else(|error| panic!("seed {SEED:x} round {round}: opened, then refused: {error}"));
-                Served::All
+                checked
+                    .unwrap_or_else(|error| panic!("seed {seed:#x} offset {offset} bit {bit}: refused late: {error}"));
             }
-            Err(OpenError::Damaged { .. } | OpenError::Foreign { .. } | OpenError::OtherFormat { .. }) => Served::Refused,
-            Err(error) => panic!("seed {SEED:x} round {round} offset {offset} bit {bit}: {error:?}"),
-        };
-        *results.entry(served).or_default() += 1;
+            Err(OpenError::Damaged { .. } | OpenError::Foreign { .. } | OpenError::OtherFormat { .. }) => refused += 1,
+            Err(error) => panic!("seed {seed:#x} offset {offset} bit {bit}: {error:?}"),
+        }
     }
-    println!("seed {SEED:x}: {results:?}");
-    assert!(results[&Served::Refused] > 20, "most flips in rows must be noticed: {results:?}");
+    assert!(refused > 60, "most of the file is in use, {refused} of 300 were noticed");
 }
 
 /// The engine serves altered pages of a file that it has open, and may panic on them: our checksums are what stands between
@@ -153,29 +148,24 @@ fn s50_a_bit_flipped_under_an_open_store_never_serves_a_wrong_value() {
     let expected = given_store(given.path());
     let original = options(given.path()).path;
     let length = fs::metadata(&original).unwrap().len();
-    let mut random = Random(SEED);
-    let mut results = BTreeMap::<Served, u32>::new();
-    for _ in 0..150 {
+    let mut refused = 0;
+    for seed in SEED..SEED + 300 {
+        let mut random = Random(seed);
         let (directory, path) = fresh_copy(&original, "rot");
         let mut options = options(directory.path());
         options.cache_bytes = 0;
         let (writer, reader) = Store::open(&options).unwrap().into_parts();
-        for _ in 0..20 {
+        for _ in 0..3 {
             flip(&path, random.below(length), random.below(8));
         }
-        let served = match expected.check_served(&reader) {
-            Ok(()) => Served::All,
-            Err(error) => {
-                assert!(matches!(error, Error::Corrupt(_)), "{error:?}");
-                assert!(matches!(reader.snapshot(), Err(Error::Poisoned)), "nothing is served from then on");
-                Served::Refused
-            }
-        };
-        *results.entry(served).or_default() += 1;
+        if let Err(error) = expected.check_served(&reader) {
+            assert!(matches!(error, Error::Corrupt(_)), "seed {seed:#x}: {error:?}");
+            assert!(matches!(reader.snapshot(), Err(Error::Poisoned)), "nothing is served from then on");
+            refused += 1;
+        }
         drop((writer, reader));
     }
-    println!("seed {SEED:x}: {results:?}");
-    assert!(results[&Served::Refused] > 50, "{results:?}");
+    assert!(refused > 100, "most of the file is in use, {refused} of 300 were noticed");
 }
 
 #[test]

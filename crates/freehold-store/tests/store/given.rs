@@ -3,37 +3,37 @@
 use std::path::Path;
 
 use freehold_core::{
-    Change, CommandId, CommandLogIncarnation, CopyWrite as _, Epoch, GroupNumber, Hash, Json, KindName, LogTime, Outcome,
-    RecordId, RecordPlace, RecordState, RecordVersion, SiteName, Status, StoredOutcome, StreamSequence,
+    Change, CommandId, CommandLogIncarnation, CopyWrite as _, Epoch, GroupNumber, Hash, Json, KindName, LogTime,
+    Outcome, RecordId, RecordPlace, RecordState, RecordVersion, SiteName, Status, StoredOutcome, StreamSequence,
 };
 use freehold_store::{Error, Options, Store, Transaction};
 
-pub fn site() -> SiteName {
+pub(crate) fn site() -> SiteName {
     "ewr".parse().unwrap()
 }
 
-pub fn kind() -> KindName {
+pub(crate) fn kind() -> KindName {
     "flight".parse().unwrap()
 }
 
-pub fn id(text: &str) -> RecordId {
+pub(crate) fn id(text: &str) -> RecordId {
     text.parse().unwrap()
 }
 
-pub fn command(text: &str) -> CommandId {
+pub(crate) fn command(text: &str) -> CommandId {
     CommandId::from_caller(text).unwrap()
 }
 
-pub fn options(directory: &Path) -> Options {
+pub(crate) fn options(directory: &Path) -> Options {
     Options::new(directory.join("copy.redb"), site(), "a".parse().unwrap())
 }
 
-pub fn open(directory: &Path) -> Store {
+pub(crate) fn open(directory: &Path) -> Store {
     Store::open(&options(directory)).unwrap()
 }
 
 /// A record's state after the message `sequence`; `text` nothing for a deleted one.
-pub fn state(sequence: u64, text: Option<&str>) -> RecordState {
+pub(crate) fn state(sequence: u64, text: Option<&str>) -> RecordState {
     RecordState {
         version: RecordVersion(sequence),
         owner: site(),
@@ -47,7 +47,7 @@ pub fn state(sequence: u64, text: Option<&str>) -> RecordState {
     }
 }
 
-pub fn outcome(id: &RecordId, command_id: &str, sequence: u64) -> StoredOutcome {
+pub(crate) fn outcome(id: &RecordId, command_id: &str, sequence: u64) -> StoredOutcome {
     StoredOutcome {
         change: Change {
             id: Some(id.clone()),
@@ -73,7 +73,7 @@ pub fn outcome(id: &RecordId, command_id: &str, sequence: u64) -> StoredOutcome 
 
 /// What an update of a record with one command's outcome writes, and the position behind it. The message was logged
 /// `sequence` seconds after 1970.
-pub fn put(tables: &mut Transaction<'_>, id: &RecordId, sequence: u64, text: Option<&str>) -> Result<(), Error> {
+pub(crate) fn put(tables: &mut Transaction<'_>, id: &RecordId, sequence: u64, text: Option<&str>) -> Result<(), Error> {
     let (site, kind) = (site(), kind());
     let before = freehold_core::CopyRead::record(tables, &kind, id)?.map(|state| state.hash);
     let place = RecordPlace { origin: &site, kind: &kind, group: group_of(id), id };
@@ -83,7 +83,7 @@ pub fn put(tables: &mut Transaction<'_>, id: &RecordId, sequence: u64, text: Opt
 }
 
 /// What a result message writes.
-pub fn put_outcomes(
+pub(crate) fn put_outcomes(
     tables: &mut Transaction<'_>,
     sequence: u64,
     commands: &[(&RecordId, &str)],
@@ -98,6 +98,6 @@ pub fn put_outcomes(
 }
 
 /// Eight groups, by the length of the id: the store takes them as they come.
-pub fn group_of(id: &RecordId) -> GroupNumber {
+pub(crate) fn group_of(id: &RecordId) -> GroupNumber {
     GroupNumber(u16::try_from(id.as_str().len() % 8).unwrap())
 }

@@ -78,8 +78,11 @@ fn another_instances_store_is_refused_and_kept() {
     for (site, instance) in [("lhr", "a"), ("ewr", "b")] {
         let options = Options::new(&path, site.parse().unwrap(), instance.parse().unwrap());
         let error = Store::open(&options).unwrap_err();
-        assert!(matches!(&error, OpenError::OtherOwner { site, instance, .. }
-            if site.as_str() == "ewr" && instance.as_str() == "a"), "{error:?}");
+        assert!(
+            matches!(&error, OpenError::OtherOwner { site, instance, .. }
+            if site.as_str() == "ewr" && instance.as_str() == "a"),
+            "{error:?}"
+        );
         assert!(!error.is_cured_by_rebuilding());
     }
 }

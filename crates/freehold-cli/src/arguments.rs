@@ -1,0 +1,292 @@
+//! The arguments, with the help that explains them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use freehold_core::{CommandId, CommandName, GroupCount, InstanceName, KindName, RecordId, RecordVersion, SiteName};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  a negative answer, such as not_found or rejected; verify: something differs
+  2  wrong usage or configuration, or it could not be done; verify: a place that was asked for cannot be reached
+
+Configuration: defaults < freehold.toml (or --config FILE) < FREEHOLD_… variables (FREEHOLD_NATS__URL for nats.url) < flags.
+
+Start here:
+  freehold dev --sites ewr,jfk,lga --kind customer
+  freehold send customer create ewr-1 --body '{\"record\":{\"name\":\"Ada\"}}'
+  freehold get customer ewr-1";
+
+/// Services whose every record has one system of record: try them, run them, ask them, prove them.
+#[derive(Debug, Parser)]
+#[command(name = "freehold", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: GlobalArguments,
+    #[command(subcommand)]
+    pub(crate) task: Task,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct GlobalArguments {
+    /// Print JSON instead of tables.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// The site's nats-servers, separated by commas [default: nats://127.0.0.1:4222].
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// The configuration file; without it, freehold.toml where there is one.
+    #[arg(long, global = true, value_name = "FILE", env = "FREEHOLD_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Task {
+    /// Run sites, a hub and instances of the records service on this machine, to play with.
+    Dev(DevArguments),
+    /// Run one instance of the records service: any JSON record, no Rust needed. See `freehold records --help`.
+    #[command(disable_help_flag = true)]
+    Records {
+        /// The service's own arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Make the streams that a site must have; doing it twice is harmless.
+    Provision(ProvisionArguments),
+    /// Show sites, instances and how far their copies are.
+    #[command(after_help = "Example:\n  freehold --url nats://127.0.0.1:4222 status")]
+    Status,
+    /// Show a record.
+    Get(GetArguments),
+    /// List records in the order of their ids.
+    List(ListArguments),
+    /// Show the versions of a record that the log still has.
+    History(HistoryArguments),
+    /// Send a command that changes a record.
+    Send(SendArguments),
+    /// Prove that all copies are equal to one another and to the streams, or show where they differ.
+    Verify(VerifyArguments),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  freehold dev
+  freehold dev --sites ewr,jfk --kind customer --kind order --instances 1 --data ./play
+  freehold dev --sites ewr,jfk,lga --kind customer --json
+
+With --json, exactly one line goes to stdout when all is ready:
+  {\"hub\":{\"pid\":…,\"port\":…},\"sites\":{\"ewr\":{\"url\":…,\"server_pid\":…,\"instances\":[{\"id\":…,\"pid\":…}]},…}}
+
+Ctrl-C ends everything; the same --data starts again with everything still there.")]
+pub(crate) struct DevArguments {
+    /// The sites.
+    #[arg(long, value_delimiter = ',', value_name = "SITE,…", default_values = ["ewr", "jfk", "lga"])]
+    pub(crate) sites: Vec<SiteName>,
+    /// A kind of record; repeat it for more.
+    #[arg(long = "kind", value_delimiter = ',', value_name = "KIND", default_values = ["customer"])]
+    pub(crate) kinds: Vec<KindName>,
+    /// Instances of the records service at each site.
+    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) instances: u16,
+    /// The first site's client port; the other sites and then the hub get the ports after it.
+    #[arg(long, default_value_t = 4222)]
+    pub(crate) port: u16,
+    /// Where everything is kept.
+    #[arg(long, value_name = "DIR", default_value = "freehold-dev")]
+    pub(crate) data: PathBuf,
+    /// Where new ids belong: `prefix` (the part before the first `-` names the site), or one site for all.
+    #[arg(long, default_value = "prefix", value_name = "prefix|SITE", value_parser = parse_home)]
+    pub(crate) home: String,
+    /// Start servers and instances that have ended again.
+    #[arg(long)]
+    pub(crate) restart: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  freehold provision --site ewr --sites ewr,jfk,lga --kind customer --dry-run
+  freehold --url nats://ewr.example:4222 provision --site ewr --sites ewr,jfk,lga --kind customer --groups 64 --replicas 3
+
+Without --site, every site of --sites is provisioned through the links between them.")]
+pub(crate) struct ProvisionArguments {
+    /// The site to provision; without it, all of --sites.
+    #[arg(long)]
+    pub(crate) site: Option<SiteName>,
+    /// All sites: each one gets a mirror of every other one's records.
+    #[arg(long, value_delimiter = ',', value_name = "SITE,…")]
+    pub(crate) sites: Vec<SiteName>,
+    /// A kind of record; repeat it for more.
+    #[arg(long = "kind", value_delimiter = ',', value_name = "KIND")]
+    pub(crate) kinds: Vec<KindName>,
+    /// Groups of each kind, 1 to 1024: the same at every site and for good [default: 64].
+    #[arg(long, value_name = "COUNT", value_parser = parse_groups)]
+    pub(crate) groups: Option<GroupCount>,
+    /// Copies of each stream within a site: 1, 3 or 5 [default: 1].
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) replicas: Option<usize>,
+    /// Updates of a record that the log keeps, at least 8 [default: 64].
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) history: Option<u64>,
+    /// How long outcomes are kept, in milliseconds [default: 3600000].
+    #[arg(long, value_name = "MS")]
+    pub(crate) outcomes_ms: Option<u64>,
+    /// The most bytes that the command log holds [default: 1073741824].
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_command_log_bytes: Option<i64>,
+    /// How long the server remembers the message ids of commands, in milliseconds [default: 120000].
+    #[arg(long, value_name = "MS")]
+    pub(crate) duplicate_window_ms: Option<u64>,
+    /// Only show what would change.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  freehold get customer ewr-1
+  freehold --json get customer ewr-1 --min-version 3 | jq .record")]
+pub(crate) struct GetArguments {
+    /// The kind of record.
+    pub(crate) kind: KindName,
+    /// Its id.
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) id: RecordId,
+    /// Wait until this copy has at least this version.
+    #[arg(long, value_name = "VERSION", value_parser = parse_version)]
+    pub(crate) min_version: Option<RecordVersion>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  freehold list customer
+  freehold list customer --prefix ewr- --limit 1000
+  freehold --json list customer --all > customers.jsonl
+
+With --json, one record a line. To go on behind a record, give its id as --cursor.")]
+pub(crate) struct ListArguments {
+    /// The kind of record.
+    pub(crate) kind: KindName,
+    /// Only ids that start with this.
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    pub(crate) prefix: String,
+    /// The most records.
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) limit: u64,
+    /// All records, page by page.
+    #[arg(long, conflicts_with = "limit")]
+    pub(crate) all: bool,
+    /// Start behind this id.
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+    pub(crate) cursor: Option<RecordId>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  freehold history customer ewr-1")]
+pub(crate) struct HistoryArguments {
+    /// The kind of record.
+    pub(crate) kind: KindName,
+    /// Its id.
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) id: RecordId,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  freehold send customer create ewr-1 --body '{\"record\":{\"name\":\"Ada\"}}'
+  freehold send customer create --body @customer.json          (the service mints an id)
+  freehold send customer patch ewr-1 --body '{\"patch\":{\"city\":\"Newark\"}}' --if-version 1
+  freehold send customer delete ewr-1 --command-id 2026-07-14/delete
+
+A command that is sent again with the same --command-id changes nothing twice and gets the first answer.")]
+pub(crate) struct SendArguments {
+    /// The kind of record.
+    pub(crate) kind: KindName,
+    /// The command, such as `create`.
+    pub(crate) command: CommandName,
+    /// The record's id; some commands mint one.
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) id: Option<RecordId>,
+    /// The command's fields, a JSON object: the text itself, `@FILE`, or `-` for stdin.
+    #[arg(long, value_name = "JSON|@FILE|-", allow_hyphen_values = true, default_value = "{}", hide_default_value = true)]
+    pub(crate) body: String,
+    /// The idempotency key; without it, one is made and shown where the outcome is unknown.
+    #[arg(long, value_name = "ID", value_parser = parse_command_id)]
+    pub(crate) command_id: Option<CommandId>,
+    /// What to wait for: `accepted` (the command is in the log) or `applied` (it is decided and in this copy).
+    #[arg(long, value_name = "MODE")]
+    pub(crate) wait: Option<String>,
+    /// Refuse unless the record has this version; 0 for none yet.
+    #[arg(long, value_name = "VERSION", value_parser = parse_version)]
+    pub(crate) if_version: Option<RecordVersion>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  freehold verify
+  freehold verify --sites ewr,jfk,lga --kind customer
+  freehold --json verify --sites ewr,jfk,lga --kind customer --patience 60
+
+Every live instance's copy is compared with the records stream of each site, read from its own servers: counts and content
+hashes of each group, and record by record where those differ. It may run under traffic: a copy is compared with the stream
+as it was at the copy's own position. A copy that stays behind for --patience seconds counts as different.
+
+Exit code 1 if anything differs, 2 if a place that was asked for cannot be reached and nothing else differs.")]
+pub(crate) struct VerifyArguments {
+    /// The sites, whose instances and streams are compared; without it, those that answer.
+    #[arg(long, value_delimiter = ',', value_name = "SITE,…")]
+    pub(crate) sites: Vec<SiteName>,
+    /// The kinds; without it, those that are served.
+    #[arg(long = "kind", value_delimiter = ',', value_name = "KIND")]
+    pub(crate) kinds: Vec<KindName>,
+    /// An instance that must answer; repeat it for more. All that answer are compared anyway.
+    #[arg(long = "instance", value_delimiter = ',', value_name = "NAME")]
+    pub(crate) instances: Vec<InstanceName>,
+    /// Seconds that a copy may take to come as far as the stream.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub(crate) patience: u64,
+    /// The most records that are listed; all are counted.
+    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    pub(crate) limit: usize,
+}
+
+fn parse_groups(text: &str) -> Result<GroupCount, String> {
+    let count: u16 = text.parse().map_err(|_| "1 to 1024 groups are possible".to_owned())?;
+    GroupCount::new(count).map_err(|error| error.to_string())
+}
+
+fn parse_version(text: &str) -> Result<RecordVersion, String> {
+    text.parse().map(RecordVersion).map_err(|_| "a version is a number from 0".to_owned())
+}
+
+fn parse_command_id(text: &str) -> Result<CommandId, String> {
+    CommandId::from_caller(text).map_err(|error| error.to_string())
+}
+
+fn parse_home(text: &str) -> Result<String, String> {
+    if text != "prefix" {
+        text.parse::<SiteName>().map_err(|error| error.to_string())?;
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_sound() {
+        Arguments::command().debug_assert();
+    }
+}
