@@ -11,7 +11,7 @@ use freehold_core::{RecordId, RecordVersion};
 pub(crate) fn indented(text: &str) -> String {
     let mut out = String::with_capacity(text.len() * 2);
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    let mut characters = text.chars().filter(|_| true).peekable();
+    let mut characters = text.chars().peekable();
     let new_line = |out: &mut String, depth: usize| {
         out.push('\n');
         out.extend(std::iter::repeat_n("  ", depth));

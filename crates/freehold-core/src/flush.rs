@@ -94,6 +94,8 @@ pub(crate) struct Flush {
     pub(crate) emissions: Vec<Emission>,
     /// Everything up to here is decided once the messages are stored.
     pub(crate) through: Option<DecidedCommand>,
+    /// The last command that is decided although one before it is left for the next flush.
+    pub(crate) ahead: Option<DecidedCommand>,
     /// Commands left for the next flush, in order.
     pub(crate) deferred: VecDeque<LoggedCommand>,
 }
@@ -127,21 +129,21 @@ pub(crate) fn decide_flush<C: CopyRead>(
         emissions: Vec::new(),
     };
     let mut deferred = VecDeque::new();
-    let mut through = None;
+    let (mut through, mut ahead) = (None, None);
     let mut dead = dead_first;
     for (count, command) in commands.into_iter().enumerate() {
         let step = if count < MAX_FLUSH_COMMANDS { planner.take(&command, dead.take())? } else { Step::Deferred };
         match step {
-            Step::Decided(command_id) if deferred.is_empty() => {
-                through = Some(DecidedCommand { sequence: command.sequence, command_id, time_ms: command.time });
+            Step::Decided(command_id) => {
+                let reached = if deferred.is_empty() { &mut through } else { &mut ahead };
+                *reached = Some(DecidedCommand { sequence: command.sequence, command_id, time_ms: command.time });
             }
-            Step::Decided(_) => {}
             Step::Deferred => deferred.push_back(command),
         }
     }
     let emissions = std::mem::take(&mut planner.emissions);
     let (messages, result_messages, effects) = planner.finish()?;
-    Ok(Flush { messages, result_messages, effects, emissions, through, deferred })
+    Ok(Flush { messages, result_messages, effects, emissions, through, ahead, deferred })
 }
 
 enum Step {

@@ -226,6 +226,8 @@ struct Held {
     careful: Option<Careful>,
     /// Stored and emitted.
     done: Option<DecidedCommand>,
+    /// Decided, but behind a command that was deferred.
+    ahead: Option<DecidedCommand>,
     logged_position: Option<DecidedCommand>,
     position_due: bool,
     /// Positions that are not yet beyond the audit window, oldest first.
@@ -546,14 +548,20 @@ impl Holder {
         let kind = &self.options.flush.definition.name;
         let view = View { kind, copy, overlay: &self.held.overlay };
         let flush = decide_flush(&self.options.flush, place, &view, commands, dead.as_deref())?;
+        // What was decided ahead of a deferred command counts once that one is decided, too.
+        let ahead = flush.ahead.or_else(|| self.held.ahead.take());
+        let all_decided = flush.deferred.is_empty();
+        let reached = if all_decided { ahead.clone() } else { None };
+        let through = [flush.through, reached].into_iter().flatten().max_by_key(|decided| decided.sequence);
+        self.held.ahead = ahead.filter(|_| !all_decided);
         self.held.waiting = flush.deferred;
         self.held.waiting.extend(rest);
         self.held.results_published += flush.result_messages;
-        if let (Some(careful), Some(_)) = (&mut self.held.careful, &flush.through) {
+        if let (Some(careful), Some(_)) = (&mut self.held.careful, &through) {
             careful.next = NextTry::ToLog;
         }
         under_way.outcomes = !flush.messages.is_empty();
-        under_way.through = flush.through;
+        under_way.through = through;
         under_way.emissions = flush.emissions;
         if under_way.outcomes {
             self.held.overlay.publish(flush.effects);

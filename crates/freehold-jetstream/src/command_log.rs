@@ -10,7 +10,7 @@ use futures::StreamExt;
 
 use freehold_core::subject;
 use freehold_core::{
-    CommandId, CommandLogCheck, CommandLogIncarnation, CommandMessage, DeadLetter, DecidedCommand, GroupNumber,
+    CommandLogCheck, CommandLogIncarnation, CommandMessage, DeadLetter, DecidedCommand, GroupNumber,
     KindName, LogTime, LoggedCommand, SiteName, StreamSequence,
 };
 
@@ -125,11 +125,7 @@ impl CommandLog {
         };
         let time = LogTime(milliseconds(message.time));
         let command = LoggedCommand::read(decided.sequence, time, &message.payload);
-        let command_id = match command.message {
-            Ok(message) => message.command_id,
-            Err(_) => CommandId::of_unreadable(log, decided.sequence),
-        };
-        if time == decided.time_ms && command_id == decided.command_id {
+        if command.is(decided, log) {
             CommandLogCheck::Matches
         } else {
             CommandLogCheck::Rewound

@@ -76,8 +76,8 @@ impl Store {
     }
 
     pub(crate) fn of_database(database: Database, fresh: bool) -> Self {
-        let engine = Arc::new(Engine::new(database));
         let health = Health::default();
+        let engine = Arc::new(Engine::new(database));
         let writer = Writer::new(Arc::clone(&engine), health.clone());
         Self { writer, reader: Reader::new(engine, health), fresh }
     }

@@ -141,11 +141,15 @@ impl Oracle {
             // The first outcome may be forgotten by now, and the log says so instead of deciding twice.
             let code = change.outcome.error.as_ref().map(|error| error.code);
             let honest = code == Some(ErrorCode::OutcomeUnknown) || change.id.is_none();
-            if !honest || time < first.time + self.outcomes_ms {
+            // P2 holds for retries within W of the answer: what is logged later is another command.
+            let asked = if honest { time } else { change.time_ms.0 };
+            if asked < first.time + self.outcomes_ms {
                 return Err(format!("message {at} decides {key:?} again: {change:?}, first {first:?}"));
             }
-            first.forgotten = Some(change);
-            return Ok(());
+            if honest {
+                first.forgotten = Some(change);
+                return Ok(());
+            }
         }
         if let Some(id) = &change.id {
             let sent = self.sent.get(&(id.clone(), change.command_id.clone(), change.fingerprint));

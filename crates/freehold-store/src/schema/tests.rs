@@ -151,6 +151,7 @@ prop_compose! {
         position in option::of(decided()),
         highest in option::of(decided()),
         attempt in option::of(decided()),
+        times in any::<[u64; 2]>(),
     ) -> GroupState {
         GroupState {
             claim: claim.map(|([sequence, members], instance)| (StreamSequence(sequence), Claim {
@@ -164,6 +165,8 @@ prop_compose! {
             position,
             highest,
             attempt: attempt.map(|command| Attempt { log: CommandLogIncarnation(log), command, number: 3 }),
+            claim_time: LogTime(times[0]),
+            decided_until: LogTime(times[1]),
         }
     }
 }

@@ -1,0 +1,8 @@
+//! The commands that ask, change or provision, one a file.
+
+pub(crate) mod get;
+pub(crate) mod history;
+pub(crate) mod list;
+pub(crate) mod provision;
+pub(crate) mod send;
+pub(crate) mod status;

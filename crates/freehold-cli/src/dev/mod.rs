@@ -1,0 +1,70 @@
+//! `freehold dev`: a hub, sites and instances of the records service as child processes, until it is interrupted.
+//!
+//! ```text
+//!  freehold dev ─┬─ hub (nats-server)
+//!                ├─ ewr (nats-server) ◀── ewr-1, ewr-2 (this program again, as `freehold records`)
+//!                └─ jfk …
+//! ```
+//!
+//! Instances have the same names at each start, so that each finds its copy again. Children are in process groups of their
+//! own: Ctrl-C reaches this process alone, which ends instances before servers. Nothing that ends is started again unless
+//! `--restart` asks for it.
+
+mod deployment;
+mod instances;
+mod summary;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::arguments::DevArguments;
+use crate::context::Context;
+use crate::dev::deployment::Deployment;
+use crate::failure::Verdict;
+use crate::printer;
+
+/// How often children are looked at.
+const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+
+pub(crate) async fn run(context: &Context, arguments: DevArguments) -> anyhow::Result<Verdict> {
+    let mut stop = std::pin::pin!(stop_signal()?);
+    let starting = Deployment::start(&context.settings, &arguments);
+    let deployment = tokio::select! {
+        // Dropping a start that is under way kills what it has started.
+        () = &mut stop => return Ok(Verdict::Yes),
+        started = starting => started?,
+    };
+    if context.json {
+        printer::json(&summary::ready(&deployment))?;
+    } else {
+        summary::print(&deployment)?;
+    }
+    let mut watched = tokio::time::interval(WATCH_INTERVAL);
+    let mut gone = std::collections::HashSet::new();
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            _ = watched.tick() => deployment.look_after(arguments.restart, &mut gone).await,
+        }
+    }
+    printer::note("stopping …");
+    deployment.stop().await?;
+    Ok(Verdict::Yes)
+}
+
+/// Returns when the process is to end: Ctrl-C, SIGTERM, or its terminal is gone.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let listen = |kind| signal(kind).context("signals cannot be heard");
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
+}
