@@ -216,7 +216,13 @@ pub(crate) struct SendArguments {
     #[arg(allow_hyphen_values = true)]
     pub(crate) id: Option<RecordId>,
     /// The command's fields, a JSON object: the text itself, `@FILE`, or `-` for stdin.
-    #[arg(long, value_name = "JSON|@FILE|-", allow_hyphen_values = true, default_value = "{}", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "JSON|@FILE|-",
+        allow_hyphen_values = true,
+        default_value = "{}",
+        hide_default_value = true
+    )]
     pub(crate) body: String,
     /// The idempotency key; without it, one is made and shown where the outcome is unknown.
     #[arg(long, value_name = "ID", value_parser = parse_command_id)]

@@ -66,7 +66,8 @@ impl Context {
             }
             return Ok(client.request_until_answered(kind, endpoint, body, options, self.timeout()).await?);
         }
-        let mut served: Vec<_> = instances.iter().flat_map(|instance| &instance.kinds).map(ToString::to_string).collect();
+        let mut served: Vec<_> =
+            instances.iter().flat_map(|instance| &instance.kinds).map(ToString::to_string).collect();
         served.sort();
         served.dedup();
         let served = match served.as_slice() {

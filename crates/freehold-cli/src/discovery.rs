@@ -55,7 +55,8 @@ struct Statistics {
 pub(crate) async fn discover(client: &Client) -> anyhow::Result<Vec<Instance>> {
     let answers = client.ask_all("$SRV.STATS", DISCOVERY_TIME).await?;
     let mut instances: Vec<_> = answers.iter().filter_map(|answer| read(answer)).collect();
-    instances.sort_by(|left, right| (&left.site, &left.name, &left.nonce).cmp(&(&right.site, &right.name, &right.nonce)));
+    instances
+        .sort_by(|left, right| (&left.site, &left.name, &left.nonce).cmp(&(&right.site, &right.name, &right.nonce)));
     Ok(instances)
 }
 

@@ -60,7 +60,9 @@ fn remedy(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
         _ => {}
     }
     match cause.downcast_ref::<ProvisionError>() {
-        Some(ProvisionError::KindDiffers { .. }) => return Some("a kind has its settings for good: give the same ones"),
+        Some(ProvisionError::KindDiffers { .. }) => {
+            return Some("a kind has its settings for good: give the same ones");
+        }
         Some(ProvisionError::RetentionDiffers { .. }) => return Some("give the same value at every place"),
         Some(ProvisionError::ForeignStream(_)) => return Some("rename or remove that stream"),
         _ => {}
@@ -87,6 +89,9 @@ mod tests {
     #[test]
     fn causes_are_told_once() {
         let inner = anyhow::anyhow!("the disk is full");
-        assert_eq!(one_line(&inner.context("writing failed").context("writing failed")), "writing failed: the disk is full");
+        assert_eq!(
+            one_line(&inner.context("writing failed").context("writing failed")),
+            "writing failed: the disk is full"
+        );
     }
 }

@@ -100,7 +100,12 @@ mod tests {
             assert_eq!(request(fields, id, version.map(RecordVersion)).unwrap(), expected);
         };
         check("{}", None, None, "{}");
-        check(" { \"record\" : {\"a\":{}} } ", Some(&id), Some(3), r#"{"id":"e\"1","if_version":3,"record" : {"a":{}}}"#);
+        check(
+            " { \"record\" : {\"a\":{}} } ",
+            Some(&id),
+            Some(3),
+            r#"{"id":"e\"1","if_version":3,"record" : {"a":{}}}"#,
+        );
         check(r#"{"a":12345678901234567890.10}"#, None, None, r#"{"a":12345678901234567890.10}"#);
     }
 

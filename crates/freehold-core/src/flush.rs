@@ -191,7 +191,7 @@ impl<C: CopyRead> Planner<'_, C> {
             Err(reason) => return self.take_unreadable(command, &reason),
         };
         let decided = Step::Decided(message.command_id.clone());
-        if let Some(known) = self.known(message)? {
+        if let Some(known) = self.known(command, message)? {
             self.emit_again(command, &known);
             return Ok(decided);
         }
@@ -213,7 +213,7 @@ impl<C: CopyRead> Planner<'_, C> {
     /// A command that cannot be read is answered too, else the group would stand still behind it.
     fn take_unreadable(&mut self, command: &LoggedCommand, reason: &str) -> Result<Step, C::Error> {
         let command_id = CommandId::of_unreadable(self.place.command_log, command.sequence);
-        if let Some(known) = self.view.change(None, &command_id)? {
+        if let Some(known) = self.view.change(None, &command_id, command)? {
             self.emit_again(command, &known);
             return Ok(Step::Decided(command_id));
         }
@@ -242,14 +242,14 @@ impl<C: CopyRead> Planner<'_, C> {
     }
 
     /// The entry of a command that was decided before, in this flush included.
-    fn known(&self, message: &CommandMessage) -> Result<Option<Change>, C::Error> {
+    fn known(&self, command: &LoggedCommand, message: &CommandMessage) -> Result<Option<Change>, C::Error> {
         let here = self
             .fold_of
             .get(&message.id)
             .and_then(|index| self.folds[*index].changes.iter().find(|change| change.command_id == message.command_id));
         match here {
             Some(change) => Ok(Some(change.clone())),
-            None => self.view.change(Some(&message.id), &message.command_id),
+            None => self.view.change(Some(&message.id), &message.command_id, command),
         }
     }
 

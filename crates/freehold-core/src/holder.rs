@@ -546,7 +546,8 @@ impl Holder {
             outcomes_complete_from: self.held.outcomes_complete_from,
         };
         let kind = &self.options.flush.definition.name;
-        let view = View { kind, copy, overlay: &self.held.overlay };
+        let outcomes_ms = self.options.flush.retention.outcomes_ms;
+        let view = View { kind, copy, overlay: &self.held.overlay, outcomes_ms };
         let flush = decide_flush(&self.options.flush, place, &view, commands, dead.as_deref())?;
         // What was decided ahead of a deferred command counts once that one is decided, too.
         let ahead = flush.ahead.or_else(|| self.held.ahead.take());
@@ -586,8 +587,9 @@ impl Holder {
         }
         let (id, command_id) = key_of(&self.options.flush, self.held.command_log, command);
         let kind = &self.options.flush.definition.name;
-        let view = View { kind, copy, overlay: &self.held.overlay };
-        if view.change(id.as_ref(), &command_id)?.is_some() {
+        let outcomes_ms = self.options.flush.retention.outcomes_ms;
+        let view = View { kind, copy, overlay: &self.held.overlay, outcomes_ms };
+        if view.change(id.as_ref(), &command_id, command)?.is_some() {
             return Ok(None);
         }
         let command = DecidedCommand { sequence: command.sequence, command_id, time_ms: command.time };

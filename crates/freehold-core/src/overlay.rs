@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use crate::command::LoggedCommand;
 use crate::copy::{CopyRead, RecordState, StoredOutcome};
 use crate::id::{CommandId, RecordId};
 use crate::name::KindName;
@@ -114,6 +115,8 @@ pub(crate) struct View<'a, C> {
     pub(crate) kind: &'a KindName,
     pub(crate) copy: &'a C,
     pub(crate) overlay: &'a Overlay,
+    /// How long outcomes are kept: W.
+    pub(crate) outcomes_ms: u64,
 }
 
 /// A record as the next flush finds it.
@@ -140,12 +143,26 @@ impl<C: CopyRead> View<'_, C> {
         Ok(ViewedRecord { state, carriable, uncarried })
     }
 
-    /// The entry of a command that has an outcome.
-    pub(crate) fn change(&self, id: Option<&RecordId>, command_id: &CommandId) -> Result<Option<Change>, C::Error> {
+    /// The entry of a command that has an outcome: its own, or one that it repeats in time.
+    ///
+    /// Outcomes are forgotten some time after W, at each copy when it comes to it. Whether a command is a repeat must not
+    /// depend on that: its place in the log decides. The copy keeps every outcome that a command above the position
+    /// can still be a repeat of.
+    pub(crate) fn change(
+        &self,
+        id: Option<&RecordId>,
+        command_id: &CommandId,
+        command: &LoggedCommand,
+    ) -> Result<Option<Change>, C::Error> {
         let key = (id.cloned(), command_id.clone());
         if let Some(change) = self.overlay.changes.get(&key) {
             return Ok(Some(change.clone()));
         }
-        Ok(self.copy.outcome(self.kind, id, command_id)?.map(|outcome: StoredOutcome| outcome.change))
+        let counts = |outcome: &StoredOutcome| {
+            let own = outcome.change.sequence == command.sequence && outcome.change.time_ms == command.time;
+            own || command.time.ms_since(outcome.time) < self.outcomes_ms
+        };
+        let outcome = self.copy.outcome(self.kind, id, command_id)?;
+        Ok(outcome.filter(counts).map(|outcome| outcome.change))
     }
 }

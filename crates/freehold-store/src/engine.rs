@@ -5,34 +5,44 @@ use std::panic::resume_unwind;
 use redb::Database;
 
 use crate::error::Error;
-use crate::health::catch_panic;
+use crate::health::{Health, catch_panic};
 
 /// An open database, closed when the last holder lets go.
 ///
-/// Every close is like a crash. The engine would write once more, to spare the next open its walk through the file; ours is
-/// made anyway. And where pages have rotted meanwhile, that last write can panic twice and so abort the process. The engine
-/// leaves it out while a panic unwinds, so the drop happens in that state. Nothing is lost: every commit was durable.
+/// The engine writes once more when it is closed, to note that it was closed in peace: then the next open takes pages that
+/// do not fit their checksums for damage, and not for an interrupted commit to be rolled back. On pages that have rotted
+/// meanwhile that last write can panic twice, which aborts the process. The engine leaves it out while a panic unwinds: so a
+/// poisoned store is dropped in that state. Nothing is lost, every commit was durable.
 #[derive(Debug)]
-pub(crate) struct Engine(Option<Database>);
+pub(crate) struct Engine {
+    /// There until the drop.
+    database: Option<Database>,
+    health: Health,
+}
 
 impl Engine {
-    pub(crate) fn new(database: Database) -> Self {
-        Self(Some(database))
+    pub(crate) fn new(database: Database, health: Health) -> Self {
+        Self { database: Some(database), health }
     }
 
-    /// The database, which is there until the drop.
     pub(crate) fn database(&self) -> Result<&Database, Error> {
-        self.0.as_ref().ok_or(Error::Poisoned)
+        self.database.as_ref().ok_or(Error::Poisoned)
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        let database = self.0.take();
-        // Always unwinds, without a panic hook's message; there is nobody left to tell.
-        let _ = catch_panic(|| -> () {
+        let database = self.database.take();
+        let poisoned = self.health.check().is_err();
+        let closed = catch_panic(|| {
             let _database = database;
-            resume_unwind(Box::new("closing"));
+            if poisoned {
+                // Unwinds without a message from the panic hook.
+                resume_unwind(Box::new("closed without a last write"));
+            }
         });
+        if let (Err(damage), false) = (closed, poisoned) {
+            tracing::warn!(%damage, "the store's file could not be closed in peace");
+        }
     }
 }

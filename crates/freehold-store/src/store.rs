@@ -77,7 +77,7 @@ impl Store {
 
     pub(crate) fn of_database(database: Database, fresh: bool) -> Self {
         let health = Health::default();
-        let engine = Arc::new(Engine::new(database));
+        let engine = Arc::new(Engine::new(database, health.clone()));
         let writer = Writer::new(Arc::clone(&engine), health.clone());
         Self { writer, reader: Reader::new(engine, health), fresh }
     }

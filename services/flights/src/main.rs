@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use command::printer::Printer;
-use command::{check, load, serve};
+use command::{check, demo, load, serve};
 
 /// A service for flights, each owned by the site of its origin airport.
 #[derive(Debug, Parser)]
@@ -25,6 +25,8 @@ enum Task {
     Serve(serve::Options),
     /// Send a file of flights to the services of their home sites, and compare the result with the file.
     Load(load::Options),
+    /// Run three sites on this machine, load the flights, kill an instance midway, and prove that nothing differs.
+    Demo(demo::Options),
     /// Play a file of flights through the rules in memory, without NATS, and count what it holds.
     Check(check::Options),
 }
@@ -43,6 +45,7 @@ async fn run(command: Task, printer: Printer) -> anyhow::Result<ExitCode> {
     match command {
         Task::Serve(options) => serve::run(options).await.map(|()| ExitCode::SUCCESS),
         Task::Load(options) => load::run(options, printer).await.map(exit_code),
+        Task::Demo(options) => demo::run(options, printer).await.map(exit_code),
         Task::Check(options) => check::run(&options, printer).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -76,8 +76,7 @@ impl SharedOptions {
         options.retention = self.retention;
         options.replicas = self.replicas.unwrap_or(options.replicas);
         options.max_command_log_bytes = self.max_command_log_bytes.unwrap_or(options.max_command_log_bytes);
-        options.duplicate_window =
-            self.duplicate_window_ms.map_or(options.duplicate_window, Duration::from_millis);
+        options.duplicate_window = self.duplicate_window_ms.map_or(options.duplicate_window, Duration::from_millis);
         options
     }
 }

@@ -103,7 +103,11 @@ impl Deployment {
             let Some(status) = process.exit_status() else { continue };
             if gone.insert(process.pid()) {
                 let log = process.log_path().display();
-                printer::note(format!("instance {} (process {}) has ended: {status}; its log is {log}", process.name(), process.pid()));
+                printer::note(format!(
+                    "instance {} (process {}) has ended: {status}; its log is {log}",
+                    process.name(),
+                    process.pid()
+                ));
             }
             if restart {
                 report(process.name(), process.restart().await.map_err(anyhow::Error::from));
@@ -143,7 +147,12 @@ fn report(name: &str, restarted: anyhow::Result<()>) {
     }
 }
 
-async fn provision(settings: &Settings, sandbox: &Sandbox, sites: &[SiteName], kinds: &[KindName]) -> anyhow::Result<()> {
+async fn provision(
+    settings: &Settings,
+    sandbox: &Sandbox,
+    sites: &[SiteName],
+    kinds: &[KindName],
+) -> anyhow::Result<()> {
     let options = SharedOptions {
         sites: sites.to_vec(),
         kinds: kinds.iter().map(|kind| (kind.clone(), KindSettings::default())).collect(),

@@ -2,13 +2,15 @@
 
 use freehold_core::{Change, CommandMessage, Outcome};
 
-use crate::world::{World, note};
+use crate::world::{TOO_LARGE, World, note};
 
 /// A command and what its caller knows of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     pub(crate) message: CommandMessage,
     pub(crate) times_sent: u32,
+    /// The server will never take it.
+    pub(crate) hopeless: bool,
     pub(crate) answer: Option<Answer>,
 }
 
@@ -31,7 +33,7 @@ impl Answer {
 
 impl Call {
     pub(crate) fn new(message: CommandMessage) -> Self {
-        Self { message, times_sent: 0, answer: None }
+        Self { message, times_sent: 0, hopeless: false, answer: None }
     }
 }
 
@@ -51,7 +53,7 @@ impl World {
         let (id, command_id) = (&call.message.id, &call.message.command_id);
         let logged = self.oracle.decided(id, command_id);
         let lawful = logged.is_some_and(|decided| {
-            let entries = [Some(&decided.change), decided.forgotten.as_ref()];
+            let entries = [Some(&decided.change), decided.forgotten.as_ref(), decided.earlier.as_ref()];
             entries.into_iter().flatten().any(|change| Answer::of(change, &call.message) == answer)
         });
         if !lawful {
@@ -67,13 +69,14 @@ impl World {
     /// Whether a retry still counts as one: W has not passed since the first outcome.
     pub(crate) fn may_retry(&self, call: &Call) -> bool {
         let decided = self.oracle.decided(&call.message.id, &call.message.command_id);
-        decided.is_none_or(|decided| self.now < decided.time + self.setup.outcomes_ms)
+        !call.hopeless && decided.is_none_or(|decided| self.now < decided.time + self.setup.outcomes_ms)
     }
 
     /// A caller sends its command, once more or for the first time.
     pub(crate) fn call(&mut self, call: &mut Call) {
         call.times_sent += 1;
         let sent = self.send(&call.message);
+        call.hopeless = sent == Err(TOO_LARGE);
         note!(self, "call {} {} {}: {sent:?}", call.message.id, call.message.name, call.message.command_id);
     }
 }

@@ -48,10 +48,9 @@ impl CommandLog {
         message_id: Option<Hash>,
         now: u64,
     ) -> Result<u64, Full> {
-        if let Some((sequence, time)) = message_id.and_then(|id| self.recent.get(&id)) {
-            if now - time < self.duplicate_window_ms {
-                return Ok(*sequence);
-            }
+        let recent = message_id.and_then(|id| self.recent.get(&id));
+        if let Some((sequence, _)) = recent.filter(|(_, time)| now - time < self.duplicate_window_ms) {
+            return Ok(*sequence);
         }
         if self.entries.len() >= self.limit {
             return Err(Full);

@@ -19,6 +19,8 @@ pub(crate) struct Decided {
     pub(crate) time: u64,
     /// What a holder logged that could not know the first outcome any more, W and more behind it.
     pub(crate) forgotten: Option<Change>,
+    /// What was decided under the same id more than W before.
+    pub(crate) earlier: Option<Change>,
 }
 
 impl Decided {
@@ -171,7 +173,9 @@ impl Oracle {
                 return Err(format!("message {at}: {key:?} has version {}, not {}", outcome.version, track.version));
             }
         }
-        self.decided.insert(key, Decided { change, time, forgotten: None });
+        // A copy that lags still answers with what was decided before.
+        let earlier = self.decided.remove(&key).map(|first| first.change);
+        self.decided.insert(key, Decided { change, time, forgotten: None, earlier });
         Ok(())
     }
 }

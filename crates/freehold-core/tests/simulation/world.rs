@@ -1,9 +1,9 @@
 //! A site: two logs, some instances, a member list, and everything that is on the wire between them.
 //!
 //! The world does one small thing at a time, in an order that the random run or a scenario chooses. What happens to a
-//! message on its way is its [`Fate`]: drawn from the seed, or written in the scenario's script.
+//! message on its way is its [`Fate`]: drawn from the seed.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use freehold_core::{
@@ -20,6 +20,8 @@ use crate::rules::{Rules, silence_poison};
 
 /// The first moment of every world, in log time.
 pub(crate) const START: u64 = 1_000_000;
+/// How the server refuses what it can never take.
+pub(crate) const TOO_LARGE: &str = "more than the server takes";
 /// A connection that says nothing for this long is closed by the server: nothing that was written on it arrives later
 /// than this, save what the fence refuses.
 pub(crate) const CONNECTION_ENDS_MS: u64 = 5_000;
@@ -76,16 +78,6 @@ pub(crate) enum Fate {
     Delayed,
 }
 
-/// The kinds of requests, for scripts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum What {
-    Claim,
-    Publish,
-    Check,
-    Purge,
-    Emit,
-}
-
 /// Answers of one flush on R1, as they come in.
 struct Gathering {
     to: Waiting,
@@ -114,7 +106,6 @@ pub(crate) struct World {
     pub(crate) forgetful: bool,
     pub(crate) rewinds: u32,
     pub(crate) crashes: u32,
-    script: HashMap<What, VecDeque<Fate>>,
     flushes: BTreeMap<u64, Gathering>,
     last_flush: u64,
     observed: usize,
@@ -154,7 +145,6 @@ impl World {
             forgetful: false,
             rewinds: 0,
             crashes: 0,
-            script: HashMap::new(),
             flushes: BTreeMap::new(),
             last_flush: 0,
             observed: 0,
@@ -174,11 +164,6 @@ impl World {
             note!(self, "BROKEN: {why}");
             self.broken = Some(why);
         }
-    }
-
-    /// The next requests of this kind meet these fates.
-    pub(crate) fn script(&mut self, what: What, fates: &[Fate]) {
-        self.script.entry(what).or_default().extend(fates);
     }
 
     // ── The member list ────────────────────────────────────────────────────────────────────────────────────────────
@@ -283,7 +268,7 @@ impl World {
         let Some(sent) = self.instances[index].wire.pop_front() else {
             return false;
         };
-        let fate = self.fate(&sent.request);
+        let fate = self.fate();
         note!(self, "i{index}/{} {} {fate:?}", sent.to.group, brief_request(&sent.request));
         match fate {
             Fate::Arrives => {
@@ -318,16 +303,8 @@ impl World {
         }
     }
 
-    fn fate(&mut self, request: &Request) -> Fate {
-        let what = match request {
-            Request::Claim { .. } => What::Claim,
-            Request::Message { .. } | Request::Batch { .. } => What::Publish,
-            Request::Check { .. } => What::Check,
-            Request::Purge { .. } => What::Purge,
-            Request::Emit(_) => What::Emit,
-        };
-        let scripted = self.script.get_mut(&what).and_then(VecDeque::pop_front);
-        scripted.or_else(|| self.chance.as_mut().map(Chance::fate)).unwrap_or(Fate::Arrives)
+    fn fate(&mut self) -> Fate {
+        self.chance.as_mut().map_or(Fate::Arrives, Chance::fate)
     }
 
     fn unanswered(&mut self, sent: &Sent) {
@@ -457,7 +434,7 @@ impl World {
         message_id: Option<freehold_core::Hash>,
     ) -> Result<u64, &'static str> {
         if payload.len() > self.setup.max_payload_bytes {
-            return Err("more than the server takes");
+            return Err(TOO_LARGE);
         }
         let stored = self.commands.publish(group, payload, message_id, self.now);
         stored.map_err(|crate::command_log::Full| "the command log is full")

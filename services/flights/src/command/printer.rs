@@ -1,4 +1,4 @@
-//! The only place of the command that writes to stdout.
+//! The only place of the command that writes to stdout, and what it tells on stderr.
 
 use std::fmt::Display;
 
@@ -13,6 +13,11 @@ impl Printer {
     /// One or more lines for a person.
     pub(crate) fn text(self, text: impl Display) {
         println!("{text}");
+    }
+
+    /// One line on stderr about what is being done.
+    pub(crate) fn step(self, text: impl Display) {
+        eprintln!("{text}");
     }
 
     /// One line of JSON for a program.

@@ -17,14 +17,14 @@ mod report;
 mod sites;
 mod verifier;
 
-pub(crate) use latency::{Latencies, Quantiles};
-pub(crate) use loader::{Ended, Loader};
+pub(crate) use latency::milliseconds;
+pub(crate) use loader::{Loader, flight_kind};
 pub(crate) use meter::Meter;
 pub(crate) use options::{Options, Pace};
 pub(crate) use progress::{progress_bar, wait_shown};
-pub(crate) use report::{LoadFigures, Report};
-pub(crate) use sites::Sites;
-pub(crate) use verifier::{Difference, Verified, Verifier, VersionWait};
+pub(crate) use report::LoadFigures;
+pub(crate) use sites::{SiteUrl, Sites};
+pub(crate) use verifier::{Verified, Verifier, VersionWait};
 
 use std::sync::Arc;
 
@@ -32,6 +32,8 @@ use flights::data;
 use tokio::sync::watch;
 
 use super::printer::Printer;
+use loader::Ended;
+use report::Report;
 
 /// Loads, verifies, reports; false where anything differs.
 pub(crate) async fn run(options: Options, printer: Printer) -> anyhow::Result<bool> {

@@ -85,10 +85,8 @@ impl LoadFigures {
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
-        table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-        for row in self.load.rows() {
-            table.add_row(row);
-        }
+        table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY_CONDENSED);
+        table.add_rows(self.load.rows());
         for Verified { flights, versions, differences, .. } in &self.verified {
             let text = format!("{flights} flights in {versions} versions, {differences} differ");
             table.add_row(["compared with the data".to_owned(), text]);

@@ -1,5 +1,6 @@
 //! Compares every flight that a site answers with what the data says.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -59,6 +60,13 @@ pub(crate) struct Difference {
     pub(crate) flight: String,
     pub(crate) found: String,
     pub(crate) expected: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { flight, found, expected } = self;
+        write!(formatter, "{flight}: found {found}\n  the data says {expected}")
+    }
 }
 
 /// The answer of `get`, as far as it is compared.
