@@ -550,7 +550,7 @@ impl Holder {
         let view = View { kind, copy, overlay: &self.held.overlay, outcomes_ms };
         let flush = decide_flush(&self.options.flush, place, &view, commands, dead.as_deref())?;
         // What was decided ahead of a deferred command counts once that one is decided, too.
-        let ahead = flush.ahead.or_else(|| self.held.ahead.take());
+        let ahead = [flush.ahead, self.held.ahead.take()].into_iter().flatten().max_by_key(|decided| decided.sequence);
         let all_decided = flush.deferred.is_empty();
         let reached = if all_decided { ahead.clone() } else { None };
         let through = [flush.through, reached].into_iter().flatten().max_by_key(|decided| decided.sequence);

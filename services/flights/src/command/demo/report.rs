@@ -95,7 +95,7 @@ impl Serialize for Report {
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
-        table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY_CONDENSED);
+        table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY);
         table.add_rows(self.load.rows());
         table.add_row(["kills (SIGKILL)".to_owned(), self.kills.len().to_string()]);
         if let Some((median, worst)) = self.failover_ms() {

@@ -85,7 +85,7 @@ impl LoadFigures {
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
-        table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY_CONDENSED);
+        table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY);
         table.add_rows(self.load.rows());
         for Verified { flights, versions, differences, .. } in &self.verified {
             let text = format!("{flights} flights in {versions} versions, {differences} differ");
