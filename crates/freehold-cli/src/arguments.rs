@@ -244,7 +244,8 @@ Examples:
 
 Every live instance's copy is compared with the records stream of each site, read from its own servers: counts and content
 hashes of each group, and record by record where those differ. It may run under traffic: a copy is compared with the stream
-as it was at the copy's own position. A copy that stays behind for --patience seconds counts as different.
+as it was at the copy's own position. A copy that stays behind for --patience seconds counts as different: after a cut, mirrors
+can need that long.
 
 Exit code 1 if anything differs, 2 if a place that was asked for cannot be reached and nothing else differs.")]
 pub(crate) struct VerifyArguments {
@@ -258,7 +259,7 @@ pub(crate) struct VerifyArguments {
     #[arg(long = "instance", value_delimiter = ',', value_name = "NAME")]
     pub(crate) instances: Vec<InstanceName>,
     /// Seconds that a copy may take to come as far as the stream.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) patience: u64,
     /// The most records that are listed; all are counted.
     #[arg(long, value_name = "COUNT", default_value_t = 20)]

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use comfy_table::{Table, presets};
+use comfy_table::{LineStyle, Table, presets};
 use serde::Serialize;
 
 /// Writes a line.
@@ -30,7 +30,7 @@ pub(crate) fn table(table: &Table) -> io::Result<()> {
 /// An empty table with these columns.
 pub(crate) fn table_of(columns: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::NOTHING.header_separator(LineStyle::none().fill('─').junction('─')));
     table.set_header(columns.iter().copied());
     table
 }

@@ -115,6 +115,13 @@ fn explain(figment: &Figment, error: figment::Error) -> anyhow::Error {
         Kind::UnknownField(_, known) => {
             anyhow::anyhow!("{place}: there is no key {key:?}; the keys are {}", known.join(", "))
         }
+        // The parser draws the line with the mistake between its first and last line: the place is enough here.
+        Kind::Message(text) if key.is_empty() => {
+            let mut lines = text.lines().filter(|line| !line.is_empty());
+            let (first, last) = (lines.next().unwrap_or_default(), lines.next_back());
+            let last = last.map(|last| format!(": {last}")).unwrap_or_default();
+            anyhow::anyhow!("{place}: {first}{last}")
+        }
         kind if key.is_empty() => anyhow::anyhow!("{place}: {kind}"),
         kind => anyhow::anyhow!("{place}: {key:?} is wrong: {kind}"),
     }

@@ -49,9 +49,13 @@ pub(crate) async fn run(context: &Context, arguments: DevArguments) -> anyhow::R
             _ = watched.tick() => deployment.look_after(arguments.restart, &mut gone).await,
         }
     }
-    printer::note("stopping …");
-    deployment.stop().await?;
-    Ok(Verdict::Yes)
+    printer::note("stopping … (once more to end everything at once)");
+    let mut stop_at_once = std::pin::pin!(stop_signal()?);
+    tokio::select! {
+        // Dropping the deployment kills what is left of it. Nothing that was answered is lost by that.
+        () = &mut stop_at_once => Ok(Verdict::Yes),
+        stopped = deployment.stop() => stopped.map(|()| Verdict::Yes),
+    }
 }
 
 /// Returns when the process is to end: Ctrl-C, SIGTERM, or its terminal is gone.
