@@ -10,8 +10,8 @@ use futures::StreamExt;
 
 use freehold_core::subject;
 use freehold_core::{
-    CommandLogCheck, CommandLogIncarnation, CommandMessage, DeadLetter, DecidedCommand, GroupNumber,
-    KindName, LogTime, LoggedCommand, SiteName, StreamSequence,
+    CommandLogCheck, CommandLogIncarnation, CommandMessage, DeadLetter, DecidedCommand, GroupNumber, KindName, LogTime,
+    LoggedCommand, SiteName, StreamSequence,
 };
 
 use crate::connection::Connection;
@@ -125,11 +125,7 @@ impl CommandLog {
         };
         let time = LogTime(milliseconds(message.time));
         let command = LoggedCommand::read(decided.sequence, time, &message.payload);
-        if command.is(decided, log) {
-            CommandLogCheck::Matches
-        } else {
-            CommandLogCheck::Rewound
-        }
+        if command.is(decided, log) { CommandLogCheck::Matches } else { CommandLogCheck::Rewound }
     }
 
     /// Purges a group's commands below a sequence; the command there stays.

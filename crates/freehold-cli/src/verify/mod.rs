@@ -16,6 +16,7 @@ mod log_reader;
 mod places;
 mod report;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -35,7 +36,7 @@ use report::{CopyReport, DifferenceReport, Report, StandingReport};
 
 /// The pause before a copy that is behind is asked again.
 const ASK_AGAIN_PAUSE: Duration = Duration::from_millis(100);
-/// A group that differs is looked at this often until two looks agree: traffic may change it in between.
+/// A group that differs is looked at this often at most, until two looks agree: traffic may change it in between.
 const MAX_LOOKS: usize = 10;
 /// The pause between such looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
@@ -247,19 +248,28 @@ impl Verification {
         origin: &SiteName,
         groups: &[GroupNumber],
     ) -> anyhow::Result<()> {
-        for (index, group) in (1..).zip(groups) {
-            let name = &instance.name;
-            self.progress.set_message(format!("looking into group {index} of {} at {name}", groups.len()));
-            let mut found = self.look(reference, instance, kind, origin, *group).await?;
-            for _ in 1..MAX_LOOKS {
+        let mut found = BTreeMap::new();
+        let mut unsettled = groups.to_vec();
+        for look in 0..MAX_LOOKS {
+            if unsettled.is_empty() {
+                break;
+            }
+            if look > 0 {
                 tokio::time::sleep(LOOK_PAUSE).await;
-                let again = self.look(reference, instance, kind, origin, *group).await?;
-                let settled = again == found;
-                found = again;
-                if settled {
-                    break;
+            }
+            let mut changed = Vec::new();
+            for (index, group) in (1..).zip(&unsettled) {
+                let (name, all) = (&instance.name, unsettled.len());
+                self.progress.set_message(format!("looking into group {index} of {all} at {name}"));
+                let differences = self.look(reference, instance, kind, origin, *group).await?;
+                if found.get(group) != Some(&differences) {
+                    found.insert(*group, differences);
+                    changed.push(*group);
                 }
             }
+            unsettled = changed;
+        }
+        for (group, found) in found {
             let differences: Vec<_> = match found.as_slice() {
                 [] => vec![(None, None, None)],
                 found => found.iter().map(|it| (Some(it.id.clone()), it.expected, it.found)).collect(),
@@ -269,7 +279,7 @@ impl Verification {
             let report = |(id, expected, found)| DifferenceReport {
                 kind: kind.clone(),
                 origin: origin.clone(),
-                group: *group,
+                group,
                 id,
                 reference: reference.place(origin),
                 expected,

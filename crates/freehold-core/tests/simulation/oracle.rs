@@ -158,10 +158,12 @@ impl Oracle {
             let sent = sent.ok_or_else(|| format!("message {at} decides {key:?}, which nobody sent"))?;
             let track = self.records.entry(id.clone()).or_default();
             let place = (change.log, change.sequence);
-            if place <= track.last {
+            // What nobody can know any more is no place in the order.
+            let unknown = change.outcome.error.as_ref().is_some_and(|error| error.code == ErrorCode::OutcomeUnknown);
+            if place <= track.last && !unknown {
                 return Err(format!("message {at} decides {key:?} at {place:?} behind {:?}", track.last));
             }
-            track.last = place;
+            track.last = track.last.max(place);
             let outcome = &change.outcome;
             if outcome.status == Status::Applied {
                 let (before, name) = (track.counter.clone(), sent.name.as_str());

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::random::{Told, run};
 
 /// Seeds that once found something. Each stays for good.
-const REGRESSIONS: &[u64] = &[6, 23, 223, 258];
+const REGRESSIONS: &[u64] = &[6, 23, 223, 258, 1518];
 /// Seeds of one test, unless `FREEHOLD_SEEDS` says otherwise.
 const SEEDS: u64 = 250;
 /// Seeds are not started after this, so that a slow machine tells a smaller number and not a timeout.

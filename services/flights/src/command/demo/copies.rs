@@ -45,7 +45,9 @@ impl Copies<'_> {
             let contents = join_all(instances.iter().map(|instance| self.content(instance))).await;
             let asked = since.elapsed();
             let identical = match contents.into_iter().collect::<anyhow::Result<Vec<Content>>>() {
-                Ok(contents) => are_identical(&contents) && contents.first().is_some_and(|one| records(one) == expected),
+                Ok(contents) => {
+                    are_identical(&contents) && contents.first().is_some_and(|one| records(one) == expected)
+                }
                 // One that was killed meanwhile has no answer: it is asked again, or the deadline says so.
                 Err(error) => {
                     tracing::debug!(error = format!("{error:#}"), "an instance did not answer");

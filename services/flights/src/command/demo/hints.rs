@@ -24,7 +24,10 @@ fn write_hints(text: &mut String, deployment: &Deployment) -> std::fmt::Result {
         writeln!(text, "  {site}  {}  {}", url.url, instances.map(instance).collect::<Vec<_>>().join(", "))?;
     }
     let flight = r#"'{"id":"EWR-20130101-UA1545"}'"#;
-    writeln!(text, "\nRead a flight of ewr at another site, then try to cancel it (it has arrived: rejected), then look back:")?;
+    writeln!(
+        text,
+        "\nRead a flight of ewr at another site, then try to cancel it (it has arrived: rejected), then look back:"
+    )?;
     writeln!(text, "  nats -s {other} req freehold.flight.get {flight}")?;
     writeln!(text, "  nats -s {first} req freehold.flight.cancel {flight} -H Freehold-Command-Id:mine")?;
     writeln!(text, "  nats -s {first} req freehold.flight.history {flight}")?;

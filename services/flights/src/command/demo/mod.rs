@@ -81,12 +81,7 @@ async fn run_to_the_end(options: &Options, printer: Printer) -> anyhow::Result<b
 }
 
 /// Loads, kills, compares.
-async fn prove(
-    options: &Options,
-    tally: &Tally,
-    deployment: &Deployment,
-    printer: Printer,
-) -> anyhow::Result<Report> {
+async fn prove(options: &Options, tally: &Tally, deployment: &Deployment, printer: Printer) -> anyhow::Result<Report> {
     let clients = Sites::connect(&deployment.urls()?, tally.flights.keys()).await?;
     let copies = Copies { clients: &clients, tally };
     let meter = Arc::new(Meter::default());

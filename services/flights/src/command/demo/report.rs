@@ -53,7 +53,9 @@ impl Report {
             }
             if *versions != self.commands_in_the_data {
                 let all = self.commands_in_the_data;
-                breaches.push(format!("the flights at {site} have {versions} versions, not one for each of {all} commands"));
+                breaches.push(format!(
+                    "the flights at {site} have {versions} versions, not one for each of {all} commands"
+                ));
             }
         }
         if self.copy_lag_ms.is_none() || !self.copies_identical {
@@ -102,7 +104,8 @@ impl fmt::Display for Report {
             let text = format!("{median:.0} ms median, {worst:.0} ms worst group");
             table.add_row(["failover".to_owned(), text]);
         }
-        let lag = self.copy_lag_ms.map_or("never equal".to_owned(), |lag| format!("{lag:.0} ms behind the last answer"));
+        let lag =
+            self.copy_lag_ms.map_or("never equal".to_owned(), |lag| format!("{lag:.0} ms behind the last answer"));
         table.add_row(["copy lag".to_owned(), lag]);
         for SiteVerified { site, verified: Verified { flights, versions, differences, .. } } in &self.verified {
             let text = format!("{flights} flights in {versions} versions, {differences} differ from the data");

@@ -1,0 +1,5 @@
+//! The built `flights` command against real nats-servers.
+
+mod demo;
+mod given;
+mod load;
