@@ -1,7 +1,7 @@
 //! The `freehold` command: sites to play with, provisioning, requests, and the proof that copies are equal.
 //!
 //! One command a file in `commands/`; what is more than one file stands beside it (`dev/`, `verify/`). Results go to stdout
-//! through [`printer`], progress and errors to stderr. No command changes a copy, and only `provision` and `dev` change
+//! through `printer`, progress and errors to stderr. No command changes a copy, and only `provision` and `dev` change
 //! streams: everything else asks the services, as any client may.
 //!
 //! | exit code | meaning |

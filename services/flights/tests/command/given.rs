@@ -5,8 +5,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use flights::data::SAMPLE;
-use freehold_sandbox::{Process, ProcessOptions, Sandbox};
+use flights::data::{FlightRows, SAMPLE};
+use freehold::{Client, ConnectOptions, SendOptions};
+use freehold_sandbox::{Process, ProcessOptions, Sandbox, wait_until};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -66,6 +67,19 @@ impl Service {
             instance.wait_for_line("\"ready\":", PATIENCE).await?;
         }
         Ok(service)
+    }
+
+    /// Waits until a load has reached the sample's flight at this place.
+    pub(crate) async fn wait_for_flight(&self, place: usize) -> Result<()> {
+        let row = FlightRows::new(SAMPLE.as_bytes())?.nth(place).context("the sample is longer")??;
+        let url = self.sandbox.site(row.home().as_str()).url();
+        let client = Client::connect(&ConnectOptions::to(url), "test").await?;
+        let (kind, body) = ("flight".parse()?, format!(r#"{{"id":"{}"}}"#, row.id));
+        let is_there = || async {
+            let answer = client.request(&kind, "get", body.clone().into(), &SendOptions::default()).await;
+            answer.is_ok_and(|answer| answer.result.is_ok())
+        };
+        Ok(wait_until(&format!("flight {}", row.id), PATIENCE, is_there).await?)
     }
 
     /// Starts a load that reports in JSON.

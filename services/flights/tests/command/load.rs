@@ -1,7 +1,5 @@
 //! Loads that are cut short and started again.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -9,7 +7,7 @@ use serde_json::json;
 
 use crate::given::{Data, Service, report};
 
-/// Rows of the file: enough that one after the other they take a while.
+/// Rows of the file: more than a load gets through between its 250th flight and the signal.
 const FLIGHTS: usize = 600;
 
 /// A load sends each command under an id that the data gives it: whatever the end of the one before left undone is done once.
@@ -18,10 +16,10 @@ async fn loads_that_are_interrupted_and_killed_end_without_a_difference() -> Res
     let data = Data::of_first(FLIGHTS)?;
     let service = Service::start().await?;
 
-    // Slow enough to be cut short anywhere on a fast machine, and to be anywhere when it is.
-    for (signal, after) in [(Signal::SIGINT, 400), (Signal::SIGKILL, 300), (Signal::SIGINT, 200)] {
+    // Few at a time, so that each load is somewhere in the middle when it is cut short.
+    for (signal, place) in [(Signal::SIGINT, 50), (Signal::SIGKILL, 150), (Signal::SIGINT, 250)] {
         let mut child = service.load(&data.path(), &["--in-flight", "4"])?;
-        tokio::time::sleep(Duration::from_millis(after)).await;
+        service.wait_for_flight(place).await?;
         let pid = child.id().expect("it was not waited for");
         kill(Pid::from_raw(pid.try_into()?), signal)?;
         if signal == Signal::SIGINT {

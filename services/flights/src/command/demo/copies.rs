@@ -103,7 +103,8 @@ mod tests {
     use super::*;
 
     fn one_origin(applied: u64, groups: &[(u64, u8)]) -> Content {
-        let groups = groups.iter().map(|(records, sum)| GroupDigest { records: *records, sum: Hash::of([[*sum]]) });
+        let groups =
+            groups.iter().map(|(records, sum)| GroupDigest { records: *records, sum: Hash::of([[*sum].as_slice()]) });
         let origin = OriginDigest {
             origin: "ewr".parse().unwrap(),
             applied: StreamSequence(applied),
