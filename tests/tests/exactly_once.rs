@@ -2,6 +2,8 @@
 //!
 //! Clients number their commands; the records notice every gap, repeat and disorder (`counter.rs`).
 
+#![allow(clippy::print_stdout, reason = "the figures are part of the result")]
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
