@@ -47,7 +47,7 @@ fn everything_works_and_is_still_there_after_an_interrupt() {
     kill(Pid::from_raw(killed), Signal::SIGKILL).unwrap();
     dev.run("ewr", &["send", "customer", "create", "ewr-9", "--body", r#"{"record":{}}"#]).exits(0);
     let told = || std::fs::read_to_string(directory.path().join("dev.log")).unwrap().contains("instance ewr-2 ");
-    assert!(wait_until(Duration::from_secs(10), told), "nobody was told");
+    assert!(wait_until(Duration::from_secs(90), told), "nobody was told");
     dev.run("ewr", &["verify", "--instance", "ewr-1,ewr-2"]).exits(2);
     assert!(dev.is_running());
 
