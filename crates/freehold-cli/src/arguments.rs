@@ -78,6 +78,8 @@ Examples:
   freehold dev
   freehold dev --sites ewr,jfk --kind customer --kind order --instances 1 --data ./play
   freehold dev --sites ewr,jfk,lga --kind customer --json
+  freehold dev --data ./play --cut ewr     # in another terminal
+  freehold dev --data ./play --heal ewr
 
 With --json, exactly one line goes to stdout when all is ready:
   {\"hub\":{\"pid\":…,\"port\":…},\"sites\":{\"ewr\":{\"url\":…,\"server_pid\":…,\"instances\":[{\"id\":…,\"pid\":…}]},…}}
@@ -105,6 +107,12 @@ pub(crate) struct DevArguments {
     /// Start servers and instances that have ended again.
     #[arg(long)]
     pub(crate) restart: bool,
+    /// Cut the link of this site of the `freehold dev` that runs on --data, and return.
+    #[arg(long, value_name = "SITE", conflicts_with_all = ["heal", "restart", "sites", "kinds", "instances", "port", "home"])]
+    pub(crate) cut: Option<SiteName>,
+    /// Heal the link of this site of the `freehold dev` that runs on --data, and return when it is there again.
+    #[arg(long, value_name = "SITE", conflicts_with_all = ["restart", "sites", "kinds", "instances", "port", "home"])]
+    pub(crate) heal: Option<SiteName>,
 }
 
 #[derive(Debug, Args)]
@@ -227,7 +235,8 @@ pub(crate) struct SendArguments {
     /// The idempotency key; without it, one is made and shown where the outcome is unknown.
     #[arg(long, value_name = "ID", value_parser = parse_command_id)]
     pub(crate) command_id: Option<CommandId>,
-    /// What to wait for: `accepted` (the command is in the log) or `applied` (it is decided and in this copy).
+    /// What to wait for: `accepted` (the command is in the log), `applied` (it is decided and in this copy) or `sites=N` (N
+    /// other sites have confirmed it, too).
     #[arg(long, value_name = "MODE")]
     pub(crate) wait: Option<String>,
     /// Refuse unless the record has this version; 0 for none yet.

@@ -60,7 +60,11 @@ pub struct LoggedCommand {
 impl LoggedCommand {
     /// Reads a message of the command log. Never fails: what cannot be read is a command too, and is answered.
     pub fn read(sequence: StreamSequence, time: LogTime, payload: &[u8]) -> Self {
-        let message = serde_json::from_slice::<CommandMessage>(payload).map_err(|error| error.to_string());
+        // `serde` alone would take an array, too, its items as the fields in their order.
+        let message = match payload.trim_ascii_start().first() {
+            Some(b'{') => serde_json::from_slice::<CommandMessage>(payload).map_err(|error| error.to_string()),
+            _ => Err("it is no JSON object".to_owned()),
+        };
         Self { sequence, time, message }
     }
 

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::assignment::Member;
 use crate::envelope::{Attempt, Claim, DecidedCommand, Position, RecordsBody, ResultMessage, Update};
 use crate::group::GroupNumber;
 use crate::hash::Hash;
@@ -78,6 +79,10 @@ pub struct GroupState {
     pub highest: Option<DecidedCommand>,
     /// The newest attempt, where no outcome followed it.
     pub attempt: Option<Attempt>,
+    /// The lives of instances that logged an attempt at that command and have not claimed since: those that it may have
+    /// killed.
+    #[serde(default)]
+    pub tried_by: Vec<Member>,
     /// When the records log took the newest claim: no earlier claim has seen a command that is younger.
     #[serde(default)]
     pub claim_time: LogTime,
@@ -289,12 +294,21 @@ pub fn apply<T: CopyWrite>(tables: &mut T, retention: Retention, message: &LogMe
         Ok(RecordsBody::Update(update)) => apply_update(tables, retention, message, *update)?,
         Ok(RecordsBody::Result(result)) => apply_result(tables, message, result)?,
         Ok(RecordsBody::Claim(claim)) => change_group(tables, message, |state| {
+            // Who claims is alive: what it has tried has not killed it.
+            let life = claim.life();
+            state.tried_by.retain(|tried| *tried != life);
             state.claim = Some((message.sequence, claim));
             state.claim_time = message.time;
             state.claims_since_outcome += 1;
         })?,
         Ok(RecordsBody::Position(position)) => change_group(tables, message, |state| move_position(state, position))?,
-        Ok(RecordsBody::Attempt(attempt)) => change_group(tables, message, |state| state.attempt = Some(attempt))?,
+        Ok(RecordsBody::Attempt(attempt)) => change_group(tables, message, |state| {
+            if state.attempt.as_ref().is_none_or(|earlier| earlier.command != attempt.command) {
+                state.tried_by.clear();
+            }
+            state.tried_by.extend(state.claim.as_ref().map(|(_, claim)| claim.life()));
+            state.attempt = Some(attempt);
+        })?,
         Err(anomaly) => Applied { anomaly: Some(anomaly), ..Applied::default() },
     };
     tables.put_applied(origin, message.sequence, message.time)?;
@@ -390,6 +404,7 @@ fn keep_outcomes<T: CopyWrite>(
     let unchanged = state.clone();
     state.claims_since_outcome = 0;
     state.attempt = None;
+    state.tried_by.clear();
     let mut outcomes = Vec::with_capacity(changes.len());
     let mut commands = Vec::with_capacity(changes.len());
     for change in changes {
@@ -430,6 +445,7 @@ fn move_position(state: &mut GroupState, position: Position) {
         state.log = position.log;
         state.highest = None;
         state.attempt = None;
+        state.tried_by.clear();
     }
     if position.log == state.log {
         let furthest = state.highest.as_ref().map(|highest| highest.sequence);

@@ -214,13 +214,13 @@ impl<C: Command> Decider for TypedCommand<C> {
     }
 
     fn validate(&self, body: &Json) -> Result<(), Refusal> {
-        body.read::<C>().map(|_| ()).map_err(|error| invalid(&error))
+        read_fields::<C>(body).map(|_| ())
     }
 
     fn decide(&self, body: &Json, record: Option<&Json>, context: &DecisionContext<'_>) -> Decision {
-        let command = match body.read::<C>() {
+        let command = match read_fields::<C>(body) {
             Ok(command) => command,
-            Err(error) => return Decision::Refused(invalid(&error)),
+            Err(refusal) => return Decision::Refused(refusal),
         };
         let record = match record.map(Json::read::<C::Record>).transpose() {
             Ok(record) => record,
@@ -266,8 +266,18 @@ pub fn rejected(rejection: &impl Rejection) -> Refusal {
         .with_details(&Details { rejection: rejection.code(), reason: rejection })
 }
 
-fn invalid(error: &serde_json::Error) -> Refusal {
-    Refusal::new(ErrorCode::Invalid, format!("the request's fields do not fit the command: {error}"))
+/// Reads a command. Its fields have names, and mean to this reader what they mean to every other.
+fn read_fields<C: Command>(body: &Json) -> Result<C, Refusal> {
+    let invalid = |why: &dyn Display| {
+        Refusal::new(ErrorCode::Invalid, format!("the request's fields do not fit the command: {why}"))
+    };
+    if !body.is_object() {
+        return Err(invalid(&"they must be a JSON object"));
+    }
+    if body.has_reserved_key() {
+        return Err(invalid(&"keys that start with \"$serde_json::private::\" are reserved"));
+    }
+    body.read().map_err(|error| invalid(&error))
 }
 
 fn unprintable(error: &serde_json::Error) -> Refusal {

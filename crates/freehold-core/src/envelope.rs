@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::assignment::Member;
 use crate::hash::Hash;
 use crate::id::{CommandId, RecordId};
 use crate::json::Json;
@@ -113,6 +114,13 @@ pub struct Claim {
     pub members: MembersRevision,
 }
 
+impl Claim {
+    /// The life of the instance that claims.
+    pub fn life(&self) -> Member {
+        Member { instance: self.instance.clone(), nonce: self.nonce.clone() }
+    }
+}
+
 /// How far a group is decided, on `fh.S.ctl.pos.K.G`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
@@ -151,6 +159,16 @@ pub struct Attempt {
     pub command: DecidedCommand,
     /// Which try, from 1.
     pub number: u32,
+}
+
+/// How much of another site's log a site has, on `fh.S.ctl.copy.K.<origin>`: everything of the kind up to here is in the site's mirror
+/// and committed to the copy of one of its instances. Cumulative.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmation {
+    /// The life of the origin's log.
+    pub log: Incarnation,
+    /// The last message with updates or outcomes.
+    pub position: StreamSequence,
 }
 
 /// A command that could not be processed, on `fh.S.dead.K.G`: what the log took and what became of it.

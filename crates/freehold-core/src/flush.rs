@@ -4,7 +4,7 @@
 //! flush does not change go together into result messages. Nothing is answered that the log does not carry. The fold
 //! is group commit applied to versions: see docs/adr/0003-flush-folding.md.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::command::{CommandMessage, LoggedCommand};
@@ -394,12 +394,16 @@ impl<C: CopyRead> Planner<'_, C> {
         }
         for fold in std::mem::take(&mut self.folds) {
             if self.carries_due(&fold) {
+                let decided: HashSet<&CommandId> = fold.changes.iter().map(|change| &change.command_id).collect();
+                // An id that came again later than W has a newer outcome by now: the old one must not take its place.
+                let is_newest =
+                    |change: &Change| !decided.contains(&change.command_id) && !self.view.overlay.has_another(change);
                 for sequence in &fold.base.carriable {
                     if results.pages.len() >= MAX_CARRY_MESSAGES {
                         break;
                     }
                     let outcomes = self.view.copy.outcomes_of_message(&self.context.site, *sequence)?;
-                    let changes = outcomes.into_iter().map(|outcome| outcome.change).collect();
+                    let changes = outcomes.into_iter().map(|outcome| outcome.change).filter(is_newest).collect();
                     results.add(changes, Some(Carried { id: fold.id.clone(), sequence: *sequence }));
                     effects.carries.push((fold.id.clone(), *sequence));
                 }

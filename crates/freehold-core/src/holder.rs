@@ -11,6 +11,8 @@
 //! rests on the claim alone: whatever a holder publishes names its claim, and the log refuses it once a newer claim is
 //! stored. At most one publish of a holder is under way at any time.
 
+mod exchange;
+
 use std::collections::VecDeque;
 
 use crate::command::LoggedCommand;
@@ -22,152 +24,12 @@ use crate::number::{CommandLogIncarnation, LogTime, MembersRevision, StreamSeque
 use crate::overlay::{Overlay, View};
 use crate::subject::{RecordsSubject, RecordsTopic};
 
-/// The fifth attempt without an outcome makes a command dead.
+pub use self::exchange::{CommandLogCheck, Effect, EmitFailure, Event, PublishFailure, ReleaseReason};
+
+/// Five attempts that ended with those who made them make a command dead.
 pub const MAX_ATTEMPTS: u32 = 5;
-
-/// What happens to a holder.
-#[derive(Debug)]
-pub enum Event {
-    /// The member list of this revision gives the group to this instance.
-    Assigned(MembersRevision),
-    /// The member list gives the group to another instance, or to none.
-    Unassigned,
-    /// The service stops: finish what is under way, log the position, let go.
-    Stop,
-    /// The copy has applied what [`Holder::awaits`] named.
-    CopyAdvanced,
-    /// The log answered a claim.
-    Claimed(Result<StreamSequence, PublishFailure>),
-    /// The command log was compared with what the copy has decided.
-    CommandLogChecked(CommandLogCheck),
-    /// The claim's consumer delivered commands, in order.
-    Delivered(Vec<LoggedCommand>),
-    /// The log answered every message of a [`Effect::Publish`], in their order.
-    Published(Result<Vec<StreamSequence>, PublishFailure>),
-    /// What a flush asked for has been sent, or could not be.
-    Emitted(Result<(), EmitFailure>),
-    /// The purge was carried out; a failed one is tried again later.
-    Purged(CommandLogCheck),
-    /// Time to log the position, if it moved.
-    PositionDue,
-    /// The connection, or the claim's consumer, is gone: nothing that was under way is certain.
-    Disconnected,
-}
-
-/// Why a publish did not certainly succeed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PublishFailure {
-    /// The log has a newer claim than the publish expected.
-    #[error("the log has a newer claim")]
-    Refused,
-    /// No answer, or an error: the messages may have been stored or not.
-    #[error("the publish was not confirmed: {0}")]
-    Unknown(String),
-}
-
-/// Something could not be sent.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("what a decision asked for could not be sent: {0}")]
-pub struct EmitFailure(pub String);
-
-/// What the rewind check found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CommandLogCheck {
-    /// The log has the command, with the same id and time.
-    Matches,
-    /// The log lacks it or has another one there: it was rewound.
-    Rewound,
-    /// The log did not answer.
-    Unknown,
-}
-
-/// What a holder wants done.
-#[derive(Debug)]
-pub enum Effect {
-    /// Publish a claim that expects this claim to be the newest; answer with [`Event::Claimed`].
-    PublishClaim {
-        /// The newest claim that the copy knows; 0 where there is none.
-        expected: StreamSequence,
-        /// The claim.
-        claim: Claim,
-    },
-    /// Compare the command log with this command; answer with [`Event::CommandLogChecked`].
-    CheckCommandLog {
-        /// The furthest command that is decided.
-        decided: DecidedCommand,
-        /// The life of the log that it was read in.
-        log: CommandLogIncarnation,
-    },
-    /// Open a consumer of the group's commands behind this sequence; deliver with [`Event::Delivered`].
-    OpenConsumer {
-        /// The claim that the consumer belongs to.
-        claim: StreamSequence,
-        /// Deliver what follows.
-        after: StreamSequence,
-    },
-    /// Publish under the claim; answer with [`Event::Published`].
-    Publish {
-        /// The claim that each message expects to be the newest.
-        claim: StreamSequence,
-        /// All or, without batches, each.
-        messages: Vec<FlushMessage>,
-    },
-    /// Send; answer with [`Event::Emitted`].
-    Emit(Vec<Emission>),
-    /// Check as in [`Effect::CheckCommandLog`] and purge the group's commands below this one, which stays; answer with
-    /// [`Event::Purged`].
-    Purge {
-        /// The furthest command that may be purged up to.
-        below: DecidedCommand,
-        /// The furthest command that is decided.
-        decided: DecidedCommand,
-        /// The life of the log that both were read in.
-        log: CommandLogIncarnation,
-    },
-    /// Close the consumer and forget what is under way: its answers no longer matter.
-    Release(ReleaseReason),
-    /// Read the member list again and tell what it says.
-    ReadMembers,
-    /// The holder has let go after [`Event::Stop`].
-    Stopped,
-}
-
-/// Why a holder lets go of what it was doing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReleaseReason {
-    /// The member list gives the group to another instance.
-    #[error("the group was assigned elsewhere")]
-    Unassigned,
-    /// The service stops.
-    #[error("the service stops")]
-    Stopping,
-    /// A publish was refused or not confirmed.
-    #[error(transparent)]
-    Publish(PublishFailure),
-    /// Something that a decision asked for could not be sent.
-    #[error(transparent)]
-    Emit(EmitFailure),
-    /// The command log is not the one that was read.
-    #[error("the command log was rewound")]
-    Rewound,
-    /// The rewind check got no answer.
-    #[error("the command log did not answer")]
-    NoAnswer,
-    /// Another claim is newer.
-    #[error("the group was claimed by another instance")]
-    Superseded,
-    /// Connection or consumer gone.
-    #[error("the connection or the consumer is gone")]
-    Disconnected,
-    /// The consumer left out or repeated a command.
-    #[error("the consumer delivered command {got} behind {last}")]
-    OutOfOrder {
-        /// The last command that was delivered.
-        last: StreamSequence,
-        /// The one that came next.
-        got: StreamSequence,
-    },
-}
+/// So many attempts make it dead even where all who made them live on: something keeps them from logging its outcome.
+pub const MAX_SURVIVED_ATTEMPTS: u32 = 100;
 
 /// What stays the same over a holder's life.
 #[derive(Debug, Clone)]
@@ -232,11 +94,13 @@ struct Held {
     position_due: bool,
     /// Positions that are not yet beyond the audit window, oldest first.
     audit: VecDeque<DecidedCommand>,
-    purging: bool,
-    outcomes_complete_from: LogTime,
+    /// Being purged up to here.
+    purging: Option<DecidedCommand>,
     decided_until: LogTime,
     /// Every waiting command is of a record that waits for the copy.
     stalled: bool,
+    /// Something could not be sent: the holder lets go once its position is logged.
+    not_emitted: Option<EmitFailure>,
 }
 
 /// Something has killed the last holders before they could log an outcome: one of the commands that they decided together.
@@ -244,6 +108,8 @@ struct Held {
 struct Careful {
     /// The newest attempt that an earlier claim logged, or this one.
     earlier: Option<Attempt>,
+    /// How many of those attempts may have killed who made them.
+    deaths: usize,
     /// Where the try at the first waiting command stands.
     next: NextTry,
     /// How many more commands may have been in their hands.
@@ -297,6 +163,13 @@ impl Holder {
         matches!(self.state, State::Holding(_)) && self.held.done != self.held.logged_position
     }
 
+    /// The newest position that commands are still kept behind. Once it has been that for the audit window,
+    /// [`Event::AuditDue`] has something to purge.
+    pub fn newest_audit(&self) -> Option<StreamSequence> {
+        let newest = self.held.audit.back().filter(|_| matches!(self.state, State::Holding(_)));
+        newest.map(|decided| decided.sequence)
+    }
+
     /// The claim under which the group is held.
     pub fn holds(&self) -> Option<StreamSequence> {
         match self.state {
@@ -333,20 +206,26 @@ impl Holder {
             Event::Published(result) => self.published(result, copy),
             Event::Emitted(result) => self.emitted(result, copy),
             Event::Purged(check) => {
-                self.held.purging = false;
+                let below = self.held.purging.take();
                 match (self.state, check) {
                     (State::Holding(_), CommandLogCheck::Rewound) => Ok(self.release(ReleaseReason::Rewound)),
+                    (State::Holding(_), CommandLogCheck::Unknown) => {
+                        // It is older than all that are left.
+                        below.into_iter().for_each(|below| self.held.audit.push_front(below));
+                        Ok(Vec::new())
+                    }
                     _ => Ok(Vec::new()),
                 }
             }
             Event::PositionDue => {
-                let mut effects = self.purge(copy)?;
+                let mut effects = self.purge(copy, 0)?;
                 if self.position_moved() {
                     self.held.position_due = true;
                     effects.extend(self.advance(copy)?);
                 }
                 Ok(effects)
             }
+            Event::AuditDue => self.purge(copy, self.options.audit_window_ms),
             Event::Disconnected => {
                 if self.state == State::Idle {
                     return Ok(Vec::new());
@@ -417,7 +296,7 @@ impl Holder {
             }
             State::Voided { claim, logged } if applied >= logged => {
                 let group = self.group_state(copy)?;
-                self.start(claim, &group, copy)
+                Ok(self.start(claim, &group))
             }
             State::Holding(_) => {
                 self.held.stalled = false;
@@ -434,7 +313,7 @@ impl Holder {
         let group = self.group_state(copy)?;
         match check {
             CommandLogCheck::Unknown => Ok(self.release(ReleaseReason::NoAnswer)),
-            CommandLogCheck::Matches => self.start(claim, &group, copy),
+            CommandLogCheck::Matches => Ok(self.start(claim, &group)),
             CommandLogCheck::Rewound => {
                 // The position is void: a new life of the command log begins, in which ids alone decide.
                 let decided_until_ms = group.position.map(|decided| decided.time_ms).unwrap_or_default();
@@ -447,14 +326,10 @@ impl Holder {
         }
     }
 
-    fn start<C: CopyRead>(
-        &mut self,
-        claim: StreamSequence,
-        group: &GroupState,
-        copy: &C,
-    ) -> Result<Vec<Effect>, C::Error> {
+    fn start(&mut self, claim: StreamSequence, group: &GroupState) -> Vec<Effect> {
         let careful = (group.claims_since_outcome > 1).then(|| Careful {
             earlier: group.attempt.clone(),
+            deaths: group.tried_by.len(),
             next: NextTry::ToLog,
             suspects: MAX_FLUSH_COMMANDS,
             claimed: group.claim_time,
@@ -468,12 +343,9 @@ impl Holder {
             logged_position: group.position.clone(),
             audit: group.position.clone().into_iter().collect(),
             decided_until: group.decided_until,
-            outcomes_complete_from: copy
-                .outcomes_complete_from(&self.options.flush.site)?
-                .max(LogTime(group.decided_until.0 + 1)),
             ..Held::default()
         };
-        Ok(vec![Effect::OpenConsumer { claim, after: group.position_sequence() }])
+        vec![Effect::OpenConsumer { claim, after: group.position_sequence() }]
     }
 
     fn delivered<C: CopyRead>(&mut self, commands: Vec<LoggedCommand>, copy: &C) -> Result<Vec<Effect>, C::Error> {
@@ -543,7 +415,10 @@ impl Holder {
             command_log: self.held.command_log,
             results_published: self.held.results_published,
             batched: self.options.batched,
-            outcomes_complete_from: self.held.outcomes_complete_from,
+            // Also while the group is held: a copy may lag for so long that the log drops results before it has read them.
+            outcomes_complete_from: copy
+                .outcomes_complete_from(&self.options.flush.site)?
+                .max(LogTime(self.held.decided_until.0 + 1)),
         };
         let kind = &self.options.flush.definition.name;
         let outcomes_ms = self.options.flush.retention.outcomes_ms;
@@ -595,7 +470,10 @@ impl Holder {
         let command = DecidedCommand { sequence: command.sequence, command_id, time_ms: command.time };
         let earlier = careful.earlier.as_ref().filter(|attempt| attempt.command == command);
         let number = earlier.map_or(0, |attempt| attempt.number) + 1;
-        if number > MAX_ATTEMPTS {
+        // An attempt counts unless who made it has claimed since: a group that changes hands again and again, or a log that
+        // does not answer, is no command's fault.
+        let deaths = earlier.map_or(0, |_| careful.deaths);
+        if deaths >= MAX_ATTEMPTS as usize || number > MAX_SURVIVED_ATTEMPTS {
             careful.next = NextTry::Exhausted;
             return Ok(None);
         }
@@ -666,6 +544,9 @@ impl Holder {
             self.held.done = Some(through);
         }
         self.held.under_way = None;
+        if let Some(failure) = self.held.not_emitted.take() {
+            return Ok(self.release(ReleaseReason::Emit(failure)));
+        }
         if self.leaving() {
             let reason = if self.stopping { ReleaseReason::Stopping } else { ReleaseReason::Unassigned };
             return Ok(self.let_go(reason));
@@ -678,14 +559,21 @@ impl Holder {
             (State::Holding(_), Ok(())) if self.held.under_way.as_ref().is_some_and(|flush| flush.emitting) => {
                 self.emit_or_finish(copy)
             }
+            (State::Holding(claim), Err(failure)) if self.position_moved() => {
+                // What was done before is logged first: the room that this emission lacks may lie behind it.
+                let effects = self.publish_last_position(claim);
+                self.held.not_emitted = Some(failure);
+                Ok(effects)
+            }
             (State::Holding(_), Err(failure)) => Ok(self.release(ReleaseReason::Emit(failure))),
             _ => Ok(Vec::new()),
         }
     }
 
-    /// Purges what lies behind a position that the own copy has applied and that is beyond the audit window.
-    fn purge<C: CopyRead>(&mut self, copy: &C) -> Result<Vec<Effect>, C::Error> {
-        if !matches!(self.state, State::Holding(_)) || self.held.purging {
+    /// Purges what lies behind a position that the own copy has applied and that is beyond the audit window, when so much
+    /// time has passed since the newest position.
+    fn purge<C: CopyRead>(&mut self, copy: &C, passed_ms: u64) -> Result<Vec<Effect>, C::Error> {
+        if !matches!(self.state, State::Holding(_)) || self.held.purging.is_some() {
             return Ok(Vec::new());
         }
         let group = self.group_state(copy)?;
@@ -693,7 +581,8 @@ impl Holder {
             return Ok(Vec::new());
         };
         let beyond = |old: &DecidedCommand| {
-            old.sequence <= applied.sequence && applied.time_ms.ms_since(old.time_ms) >= self.options.audit_window_ms
+            let age_ms = applied.time_ms.ms_since(old.time_ms).saturating_add(passed_ms);
+            old.sequence <= applied.sequence && age_ms >= self.options.audit_window_ms
         };
         if group.log != self.held.command_log {
             return Ok(Vec::new());
@@ -705,7 +594,7 @@ impl Holder {
         Ok(match below {
             None => Vec::new(),
             Some(below) => {
-                self.held.purging = true;
+                self.held.purging = Some(below.clone());
                 vec![Effect::Purge { below, decided: decided.clone(), log: group.log }]
             }
         })

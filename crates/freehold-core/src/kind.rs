@@ -34,13 +34,20 @@ impl HomeRule {
     }
 }
 
-impl fmt::Debug for HomeRule {
+/// The texts are kept in the records stream's metadata.
+impl fmt::Display for HomeRule {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Prefix => formatter.write_str("Prefix"),
-            Self::Site(site) => write!(formatter, "Site({site})"),
-            Self::Custom(_) => formatter.write_str("Custom"),
+            Self::Prefix => formatter.write_str("prefix"),
+            Self::Site(site) => write!(formatter, "site {site}"),
+            Self::Custom(_) => formatter.write_str("custom"),
         }
+    }
+}
+
+impl fmt::Debug for HomeRule {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "HomeRule({self})")
     }
 }
 
@@ -51,6 +58,19 @@ pub struct KindSettings {
     pub groups: GroupCount,
     /// How the group of an id is found. Only this way exists.
     pub hash: GroupHash,
+    /// The home rule as [`HomeRule`] prints it; nothing where whoever provisioned did not know it. Two instances with different
+    /// rules would let two sites create the same id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<String>,
+}
+
+impl KindSettings {
+    /// Whether a service with these settings may work on a kind that has the others. A home rule that nobody has noted
+    /// yet fits.
+    pub fn fits(&self, existing: &Self) -> bool {
+        let same_home = self.home.is_none() || existing.home.is_none() || self.home == existing.home;
+        (self.groups, self.hash) == (existing.groups, existing.hash) && same_home
+    }
 }
 
 /// How the group of an id is found.
@@ -64,7 +84,7 @@ pub enum GroupHash {
 
 impl Default for KindSettings {
     fn default() -> Self {
-        Self { groups: GroupCount::DEFAULT, hash: GroupHash::default() }
+        Self { groups: GroupCount::DEFAULT, hash: GroupHash::default(), home: None }
     }
 }
 
@@ -96,6 +116,11 @@ impl KindDefinition {
             commands: BTreeMap::new(),
             record_schema: serde_json::Value::Bool(true),
         }
+    }
+
+    /// What every site must agree on, the home rule included.
+    pub fn shared_settings(&self) -> KindSettings {
+        KindSettings { home: Some(self.home.to_string()), ..self.settings.clone() }
     }
 
     /// Adds a command; one of the same name is replaced.

@@ -34,7 +34,8 @@ pub use decision::{
     kind_name, rejected,
 };
 pub use envelope::{
-    Attempt, BatchPlace, Carried, Claim, DeadLetter, DecidedCommand, Position, RecordsBody, ResultMessage, Update,
+    Attempt, BatchPlace, Carried, Claim, Confirmation, DeadLetter, DecidedCommand, Position, RecordsBody,
+    ResultMessage, Update,
 };
 pub use flush::{
     ENVELOPE_RESERVE_BYTES, Emission, FlushContext, FlushMessage, MAX_CARRY_MESSAGES, MAX_FLUSH_COMMANDS, MAX_PANICS,
@@ -43,11 +44,12 @@ pub use given::{Given, When, given, given_nothing};
 pub use group::{GroupCount, GroupCountError, GroupNumber, MAX_GROUP_COUNT};
 pub use hash::{GroupDigest, Hash, HashError};
 pub use holder::{
-    CommandLogCheck, Effect, EmitFailure, Event, Holder, HolderOptions, MAX_ATTEMPTS, PublishFailure, ReleaseReason,
+    CommandLogCheck, Effect, EmitFailure, Event, Holder, HolderOptions, MAX_ATTEMPTS, MAX_SURVIVED_ATTEMPTS,
+    PublishFailure, ReleaseReason,
 };
 pub use id::{CommandId, IdError, MAX_COMMAND_ID_BYTES, MAX_RECORD_ID_BYTES, RecordId, SubjectToken};
 pub use json::Json;
 pub use kind::{GroupHash, HomeRule, Kind, KindDefinition, KindSettings};
 pub use name::{CommandName, InstanceName, KindName, MAX_NAME_BYTES, NameError, Nonce, SiteName};
 pub use number::{CommandLogIncarnation, Epoch, Incarnation, LogTime, MembersRevision, RecordVersion, StreamSequence};
-pub use outcome::{Change, EmittedCommand, ErrorCode, Outcome, Refusal, Status};
+pub use outcome::{Change, EmittedCommand, ErrorCode, MAX_REFUSAL_MESSAGE_BYTES, Outcome, Refusal, Status};

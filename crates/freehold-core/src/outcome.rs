@@ -29,6 +29,9 @@ pub enum ErrorCode {
     Busy,
     /// The owner of the record cannot be reached.
     OwnerUnreachable,
+    /// The command is decided, and the owner's log has its outcome, but fewer other sites than asked for have confirmed it in
+    /// time. The details tell the outcome.
+    Unconfirmed,
     /// The command may have been applied or not: ask for its outcome, or send it again with the same command id.
     OutcomeUnknown,
     /// The service failed; the log of the instance says why.
@@ -47,6 +50,7 @@ impl ErrorCode {
             Self::TooLarge => "too_large",
             Self::Busy => "busy",
             Self::OwnerUnreachable => "owner_unreachable",
+            Self::Unconfirmed => "unconfirmed",
             Self::OutcomeUnknown => "outcome_unknown",
             Self::Internal => "internal",
         }
@@ -61,6 +65,7 @@ impl ErrorCode {
             Self::TooLarge => 413,
             Self::NotOwner => 421,
             Self::Rejected => 422,
+            Self::Unconfirmed => 424,
             Self::Busy => 429,
             Self::Internal => 500,
             Self::OwnerUnreachable => 503,
@@ -68,6 +73,9 @@ impl ErrorCode {
         }
     }
 }
+
+/// The longest message of a refusal, in bytes of UTF-8. It goes into the log and may repeat what a caller sent.
+pub const MAX_REFUSAL_MESSAGE_BYTES: usize = 1024;
 
 /// Why a command changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,9 +90,18 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal without details.
+    /// A refusal without details. A message that is too long is cut.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), details: None }
+        let mut message = message.into();
+        if message.len() > MAX_REFUSAL_MESSAGE_BYTES {
+            let mut end = MAX_REFUSAL_MESSAGE_BYTES - '…'.len_utf8();
+            while !message.is_char_boundary(end) {
+                end -= 1;
+            }
+            message.truncate(end);
+            message.push('…');
+        }
+        Self { code, message, details: None }
     }
 
     /// Adds what a program reads. A value that cannot be printed is left out.
@@ -162,4 +179,19 @@ pub struct Change {
     /// Commands that it asks for, `<command_id>/<n>` in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub emits: Vec<EmittedCommand>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_has_a_limit() {
+        for text in ["x", "é", "✈"] {
+            let message = Refusal::new(ErrorCode::Invalid, text.repeat(100_000)).message;
+            assert!(message.len() <= MAX_REFUSAL_MESSAGE_BYTES && message.ends_with('…'), "{}", message.len());
+        }
+        let whole = "x".repeat(MAX_REFUSAL_MESSAGE_BYTES);
+        assert_eq!(Refusal::new(ErrorCode::Invalid, whole.clone()).message, whole);
+    }
 }

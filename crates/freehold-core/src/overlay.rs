@@ -105,6 +105,14 @@ impl Overlay {
         self.flushes.iter().rev().find_map(|flush| flush.stored)
     }
 
+    /// Whether another command of the same record and id was decided later, and is not applied yet. The very same one can be here
+    /// and in the copy at a time: where the copy has applied one message of its flush and not the next.
+    pub(crate) fn has_another(&self, change: &Change) -> bool {
+        let published = self.changes.get(&(change.id.clone(), change.command_id.clone()));
+        let place = |change: &Change| (change.log, change.sequence, change.time_ms);
+        published.is_some_and(|published| place(published) != place(change))
+    }
+
     fn record(&self, id: &RecordId) -> Option<&PublishedRecord> {
         self.records.get(id)
     }

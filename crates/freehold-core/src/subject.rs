@@ -120,6 +120,34 @@ impl fmt::Display for RecordsSubject {
     }
 }
 
+/// The subject on which a site confirms how much of another site's log it has: `fh.S.ctl.copy.K.<origin>`. For each kind apart,
+/// since a site can have instances of one kind and none of another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ConfirmationSubject {
+    /// The site that confirms.
+    pub site: SiteName,
+    /// The kind.
+    pub kind: KindName,
+    /// Whose log.
+    pub origin: SiteName,
+}
+
+impl ConfirmationSubject {
+    /// Reads a subject; nothing where it is none of a confirmation.
+    pub fn parse(subject: &str) -> Option<Self> {
+        let (site, rest) = subject.strip_prefix("fh.")?.split_once(".ctl.copy.")?;
+        let (kind, origin) = rest.split_once('.')?;
+        Some(Self { site: site.parse().ok()?, kind: kind.parse().ok()?, origin: origin.parse().ok()? })
+    }
+}
+
+impl fmt::Display for ConfirmationSubject {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { site, kind, origin } = self;
+        write!(formatter, "fh.{site}.ctl.copy.{kind}.{origin}")
+    }
+}
+
 /// The filters by which an applier reads what concerns a kind.
 pub fn records_filters(site: &SiteName, kind: &KindName) -> Vec<String> {
     vec![format!("fh.{site}.rec.{kind}.>"), format!("fh.{site}.res.{kind}.>"), format!("fh.{site}.ctl.*.{kind}.>")]
@@ -140,6 +168,9 @@ mod tests {
         ] {
             assert_eq!(RecordsSubject::parse(text).unwrap().to_string(), text);
         }
+        let confirmation = "fh.jfk.ctl.copy.flight.ewr";
+        assert_eq!(ConfirmationSubject::parse(confirmation).unwrap().to_string(), confirmation);
+        assert_eq!(RecordsSubject::parse(confirmation), None);
         for bad in
             ["fh.ewr.rec.flight.7", "fh.ewr.rec.flight.7.a.b", "fh.ewr.ctl.other.flight.0", "x.ewr.rec.flight.7.a"]
         {

@@ -20,7 +20,7 @@ use crate::error::ApiError;
 /// A consumer without its holder is gone after this long.
 const CONSUMER_INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
 /// The server says that it is there at least this often.
-const CONSUMER_HEARTBEAT: Duration = Duration::from_secs(5);
+const CONSUMER_HEARTBEAT: Duration = Duration::from_secs(2);
 /// Commands that a consumer hands over at once.
 const MAX_DELIVERED_AT_ONCE: usize = 512;
 
@@ -39,6 +39,15 @@ pub struct Appended {
     pub sequence: StreamSequence,
     /// The log had it already.
     pub duplicate: bool,
+}
+
+/// How full the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommandLogRoom {
+    /// Bytes that it holds, as the server counts them.
+    pub used: i64,
+    /// The most bytes that it may hold; nothing where it has no limit.
+    pub limit: Option<i64>,
 }
 
 /// Why the log did not certainly take a command.
@@ -107,6 +116,15 @@ impl CommandLog {
         let sent =
             self.connection.jetstream.send_publish(subject, publish).await.map_err(|error| failed(error.into()))?;
         sent.await.map(|_| ()).map_err(|error| failed(error.into()))
+    }
+
+    /// How full the log is.
+    pub async fn room(&self) -> Result<CommandLogRoom, ApiError> {
+        let stream = self.connection.jetstream.get_stream(&self.stream).await;
+        let stream = stream.map_err(|error| ApiError::new("asking how full the command log is", error))?;
+        let info = stream.cached_info();
+        let limit = Some(info.config.max_bytes).filter(|limit| *limit > 0);
+        Ok(CommandLogRoom { used: i64::try_from(info.state.bytes).unwrap_or(i64::MAX), limit })
     }
 
     /// Compares the log with a command that is decided. Read by sequence at the stream's leader.

@@ -147,6 +147,11 @@ impl Connection {
         })
     }
 
+    /// Whether a server is there.
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == async_nats::connection::State::Connected
+    }
+
     /// The most bytes of payload that the server takes in one message.
     pub fn max_payload_bytes(&self) -> usize {
         self.client.server_info().max_payload

@@ -5,6 +5,7 @@
 
 mod client;
 mod command_log;
+mod confirmations_log;
 mod connection;
 mod error;
 mod members;
@@ -13,10 +14,11 @@ mod provision;
 mod records_log;
 
 pub use client::{Answer, Client, SendOptions};
-pub use command_log::{AppendError, Appended, CommandConsumer, CommandConsumerError, CommandLog};
+pub use command_log::{AppendError, Appended, CommandConsumer, CommandConsumerError, CommandLog, CommandLogRoom};
+pub use confirmations_log::ConfirmationsLog;
 pub use connection::{ConnectError, ConnectOptions, Connection, FencedConnection, MINIMUM_SERVER_VERSION, Probe};
 pub use error::ApiError;
 pub use members::{Members, MembersEntry};
 pub use micro::{EndpointInfo, Micro, MicroOptions, Reply, ReplyHeaders, Request};
 pub use provision::{Plan, PlanStep, ProvisionError, ProvisionOptions, RecordsLogFacts, plan, read_records_log_facts};
-pub use records_log::{RecordsLog, RecordsLogState, RecordsReader, RecordsReaderError};
+pub use records_log::{ReadMessages, RecordsLog, RecordsLogState, RecordsReader, RecordsReaderError};

@@ -14,11 +14,16 @@ use futures::StreamExt;
 use futures::stream::SelectAll;
 use serde::Serialize;
 
+use freehold_core::{ErrorCode, Refusal};
+
 use crate::connection::Connection;
 use crate::error::ApiError;
 
 const ERROR_HEADER: &str = "Nats-Service-Error";
 const ERROR_CODE_HEADER: &str = "Nats-Service-Error-Code";
+/// Nothing is answered there: a caller could have the answer stored in a log, or passed on as a request, by naming it as the
+/// place for it.
+const RESERVED_FOR_US: [&str; 3] = ["fh.", "freehold.", "$"];
 /// The queue group that the protocol gives to endpoints by default.
 const QUEUE_GROUP: &str = "q";
 
@@ -94,7 +99,9 @@ impl Micro {
                 discovery.push(client.subscribe(subject).await.map_err(failed)?);
             }
         }
-        client.flush().await.map_err(|error| ApiError::new("subscribing to requests", error))?;
+        // Flushing only sends: an answer to what was sent behind the subscriptions says that the server has them.
+        let answered = connection.jetstream.query_account().await;
+        answered.map_err(|error| ApiError::new("subscribing to requests", error))?;
         let by_subject =
             (0..).zip(&options.endpoints).map(|(index, endpoint)| (endpoint.subject.clone(), index)).collect();
         let statistics = options.endpoints.iter().map(|_| Statistics::default()).collect();
@@ -137,7 +144,7 @@ impl Drop for Micro {
 
 impl Shared {
     async fn answer_discovery(&self, message: async_nats::Message) {
-        let Some(reply) = message.reply else { return };
+        let Some(reply) = inbox(message.reply) else { return };
         let verb = message.subject.as_str().split('.').nth(1).unwrap_or_default().to_owned();
         let answer = match verb.as_str() {
             "PING" => self.identity("ping_response"),
@@ -215,6 +222,28 @@ pub struct Reply {
     pub error: Option<(u16, &'static str)>,
 }
 
+/// Bytes around the headers of a message, and around each of them.
+const HEADERS_FRAME_BYTES: usize = "NATS/1.0\r\n\r\n".len();
+const HEADER_FRAME_BYTES: usize = ": \r\n".len();
+
+impl Reply {
+    /// An error.
+    pub fn refuse(refusal: &Refusal, headers: ReplyHeaders) -> Self {
+        let error = Some((refusal.code.service_error_code(), refusal.code.as_str()));
+        Self { body: serde_json::to_vec(refusal).unwrap_or_default().into(), headers, error }
+    }
+
+    /// What the server counts against its `max_payload`.
+    fn wire_bytes(&self) -> usize {
+        let header = |name: &str, value: &str| name.len() + value.len() + HEADER_FRAME_BYTES;
+        let own = self.headers.iter().map(|(name, value)| header(name, value)).sum::<usize>();
+        let error = self
+            .error
+            .map_or(0, |(number, code)| header(ERROR_HEADER, code) + header(ERROR_CODE_HEADER, &number.to_string()));
+        HEADERS_FRAME_BYTES + own + error + self.body.len()
+    }
+}
+
 impl Request {
     /// Where the request came in.
     pub fn subject(&self) -> &str {
@@ -231,8 +260,14 @@ impl Request {
         self.message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str)
     }
 
-    /// Answers and counts.
-    pub async fn respond(self, reply: Reply) {
+    /// Answers and counts. An answer that exceeds what the server takes is replaced by one that says so: the caller would
+    /// wait for it in vain.
+    pub async fn respond(self, mut reply: Reply) {
+        let limit = self.shared.client.max_payload();
+        if reply.wire_bytes() > limit {
+            let text = format!("the answer exceeds the {limit} bytes that one message can hold");
+            reply = Reply::refuse(&Refusal::new(ErrorCode::TooLarge, text), reply.headers);
+        }
         if let Some(statistics) = self.endpoint.map(|endpoint| &self.shared.statistics[endpoint]) {
             let nanos = u64::try_from(self.received.elapsed().as_nanos()).unwrap_or(u64::MAX);
             statistics.processing_nanos.fetch_add(nanos, Ordering::Relaxed);
@@ -241,7 +276,7 @@ impl Request {
                 *lock(&statistics.last_error) = format!("{number}:{code}");
             }
         }
-        let Some(inbox) = self.message.reply else { return };
+        let Some(inbox) = inbox(self.message.reply) else { return };
         let mut headers = HeaderMap::new();
         for (name, value) in reply.headers {
             headers.insert(name, value);
@@ -254,6 +289,17 @@ impl Request {
             tracing::warn!(%error, "a reply could not be sent: the caller will ask again");
         }
     }
+}
+
+/// Where an answer goes; nothing where no answer may go.
+fn inbox(reply: Option<async_nats::Subject>) -> Option<async_nats::Subject> {
+    reply.filter(|reply| {
+        let reserved = RESERVED_FOR_US.iter().any(|prefix| reply.as_str().starts_with(prefix));
+        if reserved {
+            tracing::warn!(%reply, "a request names a subject of the service's own for its answer: it gets none");
+        }
+        !reserved
+    })
 }
 
 /// The text is replaced as a whole, so that a panic elsewhere cannot have left it half-written.

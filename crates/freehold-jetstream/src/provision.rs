@@ -1,7 +1,7 @@
 //! What a site's servers must have: streams, mirrors and the bucket of member lists.
 //!
 //! [`plan`] compares what is there with what must be and changes nothing; [`Plan::carry_out`] makes the difference. Doing it
-//! twice is harmless. Settings that a kind has for good (its group count) are kept in the records stream's metadata, and a
+//! twice is harmless. Settings that a kind has for good (its group count, its home rule) are kept in the records stream's metadata, and a
 //! service that disagrees is refused.
 
 use std::collections::HashMap;
@@ -306,16 +306,18 @@ fn compare(options: &ProvisionOptions, found: &Config, wanted: Config) -> Result
         }
         for (kind, settings) in &options.kinds {
             let wanted = settings_text(settings);
-            match found.metadata.get(&kind_key(kind)) {
-                Some(found) if same_settings(found, settings) => {}
-                Some(found) => {
-                    let (kind, site, found) = (kind.clone(), site.clone(), found.clone());
-                    return Err(ProvisionError::KindDiffers { kind, site, found, wanted });
-                }
-                None => {
-                    differences.push(format!("new kind {kind}"));
-                    config.metadata.insert(kind_key(kind), wanted);
-                }
+            let Some(text) = found.metadata.get(&kind_key(kind)) else {
+                differences.push(format!("new kind {kind}"));
+                config.metadata.insert(kind_key(kind), wanted);
+                continue;
+            };
+            let Some(existing) = read_settings(text).filter(|existing| settings.fits(existing)) else {
+                let (kind, site, found) = (kind.clone(), site.clone(), text.clone());
+                return Err(ProvisionError::KindDiffers { kind, site, found, wanted });
+            };
+            if existing.home.is_none() && settings.home.is_some() {
+                differences.push(format!("home rule of kind {kind}"));
+                config.metadata.insert(kind_key(kind), wanted);
             }
         }
         let kept = found.metadata.get(RETENTION_KEY).cloned().unwrap_or_default();
@@ -358,6 +360,6 @@ fn compare(options: &ProvisionOptions, found: &Config, wanted: Config) -> Result
     Ok(changed.then(|| PlanStep::UpdateStream { config: Box::new(config), differences }))
 }
 
-fn same_settings(text: &str, settings: &KindSettings) -> bool {
-    serde_json::from_str::<KindSettings>(text).is_ok_and(|found| found == *settings)
+fn read_settings(text: &str) -> Option<KindSettings> {
+    serde_json::from_str(text).ok()
 }

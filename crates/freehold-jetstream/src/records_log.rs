@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, push};
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, push};
 use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::RawMessageErrorKind;
 use futures::StreamExt;
 use futures::future::join_all;
 use tokio::sync::Semaphore;
 
-use freehold_core::subject::{self, RecordsSubject, RecordsTopic};
+use freehold_core::subject::{self, ConfirmationSubject, RecordsSubject, RecordsTopic};
 use freehold_core::{
-    Claim, FlushMessage, GroupNumber, KindName, LogMessage, LogTime, PublishFailure, SiteName, StreamSequence,
+    Claim, Confirmation, FlushMessage, GroupNumber, KindName, LogMessage, LogTime, PublishFailure, SiteName,
+    StreamSequence,
 };
 
 use crate::command_log::milliseconds;
@@ -26,7 +28,7 @@ const MAX_READ_AT_ONCE: usize = 2048;
 /// A reader's consumer is gone this long after its reader.
 const READER_INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
 /// The server says that it is there at least this often.
-const READER_HEARTBEAT: Duration = Duration::from_secs(2);
+const READER_HEARTBEAT: Duration = Duration::from_secs(1);
 
 const EXPECTED_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
 const EXPECTED_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
@@ -149,11 +151,21 @@ impl RecordsLog {
 
 /// Reads a records log, or a mirror of it, in order.
 pub struct RecordsReader {
+    consumer: Consumer<push::Config>,
     messages: futures::stream::ReadyChunks<push::Messages>,
     last_delivery: u64,
     /// The last message of the log when the reader was opened.
     last: StreamSequence,
     passed: StreamSequence,
+}
+
+/// What a reader hands over at once.
+#[derive(Debug, Default)]
+pub struct ReadMessages {
+    /// What the copy applies, in the order of the log.
+    pub messages: Vec<LogMessage>,
+    /// What the origin says of the logs of others, in the order of the log.
+    pub confirmations: Vec<(ConfirmationSubject, Confirmation)>,
 }
 
 /// Why a reader is of no use any more.
@@ -165,6 +177,12 @@ pub enum RecordsReaderError {
     LostTail {
         /// The log's last message.
         last: StreamSequence,
+        /// The last message that was applied.
+        applied: StreamSequence,
+    },
+    /// The log has another message where the last applied one was.
+    #[error("message {applied} of the log is not the one that was applied: the log was rewound or made anew")]
+    Rewound {
         /// The last message that was applied.
         applied: StreamSequence,
     },
@@ -185,24 +203,38 @@ pub enum RecordsReaderError {
 }
 
 impl RecordsReader {
-    /// Opens a reader of an origin's log at this site, behind what was applied.
+    /// Opens a reader of an origin's log at this site, behind what was applied: `behind`. The log must still have the last
+    /// applied message, whose sequence and time are `applied`, or have
+    /// dropped it by its limits.
     pub async fn open(
         connection: &Connection,
         origin: &SiteName,
         kinds: &[KindName],
-        applied: StreamSequence,
+        behind: StreamSequence,
+        applied: Option<(StreamSequence, LogTime)>,
     ) -> Result<Self, RecordsReaderError> {
         let stream = subject::records_stream(origin);
         let state = log_state(connection, &stream).await?;
-        if state.last < applied {
-            return Err(RecordsReaderError::LostTail { last: state.last, applied });
+        if state.last < behind {
+            return Err(RecordsReaderError::LostTail { last: state.last, applied: behind });
+        }
+        if let Some((sequence, time)) = applied
+            && time_of(connection, &stream, sequence).await?.is_some_and(|found| found != time)
+        {
+            return Err(RecordsReaderError::Rewound { applied: sequence });
         }
         let filters = kinds.iter().flat_map(|kind| subject::records_filters(origin, kind)).collect();
-        let consumer = open_consumer(connection, &stream, filters, applied).await?;
+        let consumer = open_consumer(connection, &stream, filters, behind).await?;
         let pending = consumer.cached_info().num_pending;
-        let messages = consumer.messages().await.map_err(|error| gone(error.into()))?;
-        let passed = if pending == 0 { state.last } else { applied };
-        Ok(Self { messages: messages.ready_chunks(MAX_READ_AT_ONCE), last_delivery: 0, last: state.last, passed })
+        let messages = consumer.clone().messages().await.map_err(|error| gone(error.into()))?;
+        let passed = if pending == 0 { state.last } else { behind };
+        Ok(Self {
+            consumer,
+            messages: messages.ready_chunks(MAX_READ_AT_ONCE),
+            last_delivery: 0,
+            last: state.last,
+            passed,
+        })
     }
 
     /// The log's last message when the reader was opened.
@@ -215,11 +247,25 @@ impl RecordsReader {
         self.passed
     }
 
+    /// Passes what the log holds up to a sequence that it is known to have, if none of that concerns the kinds: asks the server
+    /// whether everything that does was delivered. Tells whether it moved.
+    pub async fn pass(&mut self, known: StreamSequence) -> Result<bool, RecordsReaderError> {
+        if known <= self.passed {
+            return Ok(false);
+        }
+        let info = self.consumer.get_info().await.map_err(|error| gone(error.into()))?;
+        let all_read = info.num_pending == 0 && info.delivered.consumer_sequence == self.last_delivery;
+        if all_read {
+            self.passed = known;
+        }
+        Ok(all_read)
+    }
+
     /// Waits for messages; returns all that are there, at least one and a bounded number. Messages with a subject that is
     /// none of a records log are left out.
-    pub async fn next(&mut self) -> Result<Vec<LogMessage>, RecordsReaderError> {
+    pub async fn next(&mut self) -> Result<ReadMessages, RecordsReaderError> {
         let chunk = self.messages.next().await.ok_or(RecordsReaderError::Gone(None))?;
-        let mut read = Vec::with_capacity(chunk.len());
+        let mut read = ReadMessages { messages: Vec::with_capacity(chunk.len()), ..ReadMessages::default() };
         for message in chunk {
             let message = message.map_err(|error| gone(error.into()))?;
             let (delivery, log_message) = read_message(&message).map_err(gone)?;
@@ -231,7 +277,10 @@ impl RecordsReader {
             if delivery.pending == 0 {
                 self.passed = self.passed.max(self.last);
             }
-            read.extend(log_message);
+            match log_message {
+                Some(log_message) => read.messages.push(log_message),
+                None => read.confirmations.extend(read_confirmation(&message)),
+            }
         }
         Ok(read)
     }
@@ -258,12 +307,16 @@ fn read_message(
     Ok((delivery, read))
 }
 
+fn read_confirmation(message: &async_nats::jetstream::Message) -> Option<(ConfirmationSubject, Confirmation)> {
+    Some((ConfirmationSubject::parse(&message.subject)?, serde_json::from_slice(&message.payload).ok()?))
+}
+
 async fn open_consumer(
     connection: &Connection,
     stream: &str,
     filter_subjects: Vec<String>,
     after: StreamSequence,
-) -> Result<async_nats::jetstream::consumer::Consumer<push::Config>, ApiError> {
+) -> Result<Consumer<push::Config>, ApiError> {
     let config = push::Config {
         name: Some(ulid::Ulid::generate().to_string()),
         deliver_subject: connection.client.new_inbox(),
@@ -286,6 +339,17 @@ async fn log_state(connection: &Connection, stream: &str) -> Result<RecordsLogSt
     let mut stream = connection.jetstream.get_stream(stream).await.map_err(|error| failed(error.into()))?;
     let state = stream.info().await.map_err(|error| failed(error.into()))?.state.clone();
     Ok(RecordsLogState { first: StreamSequence(state.first_sequence), last: StreamSequence(state.last_sequence) })
+}
+
+/// When the log took a message; nothing where it has dropped it.
+async fn time_of(connection: &Connection, stream: &str, sequence: StreamSequence) -> Result<Option<LogTime>, ApiError> {
+    let what = || format!("reading message {sequence} of {stream}");
+    let stream = connection.jetstream.get_stream_no_info(stream).await.map_err(|error| ApiError::new(what(), error))?;
+    match stream.get_raw_message(sequence.0).await {
+        Ok(message) => Ok(Some(LogTime(milliseconds(message.time)))),
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(ApiError::new(what(), error)),
+    }
 }
 
 async fn publish_each(
@@ -324,7 +388,8 @@ fn fenced_publish(claim: StreamSequence, fence: &str, message: FlushMessage) -> 
     }
 }
 
-async fn acknowledged(
+/// What the log answered to a publish that expected something to be the newest.
+pub(crate) async fn acknowledged(
     sent: Result<PublishAckFuture, PublishError>,
 ) -> Result<async_nats::jetstream::publish::PublishAck, PublishFailure> {
     let answer = match sent {

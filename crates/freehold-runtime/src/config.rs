@@ -1,5 +1,6 @@
 //! What an instance is told: who it is, where its servers are, how much of everything it may use.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use figment::Figment;
@@ -8,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use freehold_core::{InstanceName, Retention, SiteName};
 use freehold_jetstream::ConnectOptions;
+
+use crate::wait_mode::WaitMode;
 
 /// The configuration of one instance. Defaults < `freehold.toml` < `FREEHOLD_…` < flags.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +57,12 @@ pub struct ServiceConfig {
     /// How long a request waits for its outcome, in milliseconds.
     #[serde(default = "default_decide_timeout_ms")]
     pub decide_timeout_ms: u64,
+    /// What a change waits for where the caller does not say: `accepted`, `applied` or `sites=N`.
+    #[serde(default)]
+    pub default_wait: WaitMode,
+    /// The least that every change waits for, whatever the caller says.
+    #[serde(default = "default_least_wait")]
+    pub least_wait: WaitMode,
     /// Requests that are worked on at a time; more are refused (`busy`).
     #[serde(default = "default_max_requests")]
     pub max_requests: usize,
@@ -99,8 +108,15 @@ impl ServiceConfig {
             max_command_log_bytes: default_max_command_log_bytes(),
             duplicate_window_ms: default_duplicate_window_ms(),
             decide_timeout_ms: default_decide_timeout_ms(),
+            default_wait: WaitMode::default(),
+            least_wait: default_least_wait(),
             max_requests: default_max_requests(),
         }
+    }
+
+    /// Reads `freehold.toml`, if there is one, and `FREEHOLD_…` variables: for a service without flags of its own.
+    pub fn from_environment() -> Result<Self, ConfigError> {
+        Self::load(None, &BTreeMap::<String, String>::new())
     }
 
     /// Reads `freehold.toml` (or the named file, which must be there), then `FREEHOLD_…` variables (`__` for a dot, as in
@@ -136,6 +152,12 @@ impl ServiceConfig {
         }
         if !self.sites.contains(&self.site) {
             self.sites.insert(0, self.site.clone());
+        }
+        let others = self.sites.len() - 1;
+        for (key, mode) in [("default_wait", self.default_wait), ("least_wait", self.least_wait)] {
+            if matches!(mode, WaitMode::Sites(wanted) if wanted.get() > others) {
+                return out(key, mode.to_string(), "no more sites than there are others");
+            }
         }
         Ok(self)
     }
@@ -188,6 +210,10 @@ fn default_duplicate_window_ms() -> u64 {
 
 fn default_decide_timeout_ms() -> u64 {
     5_000
+}
+
+fn default_least_wait() -> WaitMode {
+    WaitMode::Accepted
 }
 
 fn default_max_requests() -> usize {

@@ -2,11 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
 use freehold_core::{Applied, CommandId, KindName, RecordId, RecordVersion, SiteName, StoredOutcome, StreamSequence};
 use freehold_store::Reader;
+
+use crate::confirmations::Confirmations;
+use crate::origin_watch::OriginWatch;
 
 /// How far each origin's log is applied and committed.
 pub(crate) type Progress = HashMap<SiteName, watch::Receiver<StreamSequence>>;
@@ -17,6 +21,10 @@ pub(crate) struct Copy {
     pub(crate) reader: Reader,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) progress: Arc<Progress>,
+    /// The other sites.
+    pub(crate) origins: Arc<HashMap<SiteName, Arc<OriginWatch>>>,
+    /// What the other sites have of the own log.
+    pub(crate) confirmations: Arc<Confirmations>,
 }
 
 impl Copy {
@@ -31,6 +39,16 @@ impl Copy {
             }
             None => std::future::pending().await,
         }
+    }
+
+    /// How old the copy of another site's records is; nothing for the own site, and where it is not known.
+    pub(crate) fn age_of(&self, origin: &SiteName) -> Option<Duration> {
+        self.origins.get(origin)?.age(self.progress_of(origin))
+    }
+
+    /// Whether this site's mirror of another site's log is known to have a message.
+    pub(crate) fn is_mirrored(&self, origin: &SiteName, sequence: StreamSequence) -> bool {
+        self.origins.get(origin).is_some_and(|watch| watch.mirrored() >= sequence)
     }
 
     /// How far an origin's log is applied.

@@ -11,12 +11,15 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
 use freehold_core::{
-    CommandLogCheck, DeadLetter, Effect, Emission, EmitFailure, Event, GroupCount, GroupNumber, Holder, HolderOptions,
-    KindName, LoggedCommand, MemberList, PublishFailure, SiteName,
+    CommandLogCheck, CommandMessage, DeadLetter, Effect, Emission, EmitFailure, Event, GroupCount, GroupNumber, Holder,
+    HolderOptions, KindName, LoggedCommand, MemberList, PublishFailure, SiteName,
 };
-use freehold_jetstream::{CommandConsumer, CommandConsumerError, CommandLog, FencedConnection, Members, RecordsLog};
+use freehold_jetstream::{
+    AppendError, CommandConsumer, CommandConsumerError, CommandLog, FencedConnection, Members, RecordsLog,
+};
 use freehold_store::Error as StoreError;
 
 use crate::copy::Copy;
@@ -26,8 +29,13 @@ use crate::membership::{Identity, MemberLists};
 const MAX_WAITING_COMMANDS: usize = 4_096;
 /// How long the position may lag behind what is decided.
 const POSITION_PAUSE: Duration = Duration::from_secs(1);
-/// The pause before a refused or broken claim is tried again.
+/// The pause before a refused or broken claim is tried again; it doubles with each failure in a row, up to the longest.
 const CLAIM_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_CLAIM_PAUSE: Duration = Duration::from_millis(640);
+/// How long a claim's consumer may take to open. Where a cluster has lost a server, a request can go to nobody.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
+/// The pause before a command is emitted again that the full command log did not take.
+const EMIT_PAUSE: Duration = Duration::from_millis(200);
 /// The pause before the member list is read again where that failed.
 const MEMBERS_PAUSE: Duration = Duration::from_millis(200);
 
@@ -55,10 +63,12 @@ pub(crate) struct GroupWorker {
     kind: KindName,
     group: GroupNumber,
     holder: Holder,
+    audit_window: Duration,
     consumer: Option<CommandConsumer>,
     under_way: FuturesUnordered<BoxFuture<'static, Answer>>,
     stopped: bool,
     holding: bool,
+    claim_pause: Duration,
 }
 
 enum Answer {
@@ -71,6 +81,7 @@ enum Happening {
     Commands(Result<Vec<LoggedCommand>, CommandConsumerError>),
     CopyAdvanced,
     PositionDue,
+    AuditDue,
     Members,
     Connection,
     Stop,
@@ -81,12 +92,14 @@ impl GroupWorker {
         Self {
             kind: options.flush.definition.name.clone(),
             group: options.flush.group,
+            audit_window: Duration::from_millis(options.audit_window_ms),
             holder: Holder::new(options),
             context,
             consumer: None,
             under_way: FuturesUnordered::new(),
             stopped: false,
             holding: false,
+            claim_pause: CLAIM_PAUSE,
         }
     }
 
@@ -97,6 +110,7 @@ impl GroupWorker {
         let mut stop = self.context.stop.clone();
         let mut stopping = false;
         let mut position_due = tokio::time::Instant::now();
+        let (mut audit, mut audit_due) = (None, position_due);
         let mut handled = self.members_event(&list.borrow_and_update().clone());
         loop {
             if let Some(event) = handled.take()
@@ -111,6 +125,11 @@ impl GroupWorker {
             }
             let awaits = self.holder.awaits();
             let position_moved = self.holder.position_moved();
+            let newest_audit = self.holder.newest_audit();
+            if newest_audit.is_some() && newest_audit != audit {
+                audit = newest_audit;
+                audit_due = tokio::time::Instant::now() + self.audit_window;
+            }
             let room = self.holder.waiting() < MAX_WAITING_COMMANDS;
             let happening = tokio::select! {
                 Some(answer) = self.under_way.next(), if !self.under_way.is_empty() => Happening::Answer(answer),
@@ -119,6 +138,7 @@ impl GroupWorker {
                 () = self.context.copy.applied(&self.context.site, awaits.unwrap_or_default()), if awaits.is_some() =>
                     Happening::CopyAdvanced,
                 () = tokio::time::sleep_until(position_due), if position_moved => Happening::PositionDue,
+                () = tokio::time::sleep_until(audit_due), if newest_audit.is_some() => Happening::AuditDue,
                 Ok(()) = list.changed() => Happening::Members,
                 Ok(()) = fenced.changed() => Happening::Connection,
                 _ = stop.wait_for(|stop| *stop), if !stopping => Happening::Stop,
@@ -126,6 +146,7 @@ impl GroupWorker {
             handled = match happening {
                 Happening::Answer(Answer::Event(event)) => Some(event),
                 Happening::Answer(Answer::Consumer(Ok(consumer))) => {
+                    self.claim_pause = CLAIM_PAUSE;
                     self.consumer = Some(*consumer);
                     None
                 }
@@ -143,6 +164,10 @@ impl GroupWorker {
                 Happening::PositionDue => {
                     position_due = tokio::time::Instant::now() + POSITION_PAUSE;
                     Some(Event::PositionDue)
+                }
+                Happening::AuditDue => {
+                    audit_due = tokio::time::Instant::now() + self.audit_window.max(POSITION_PAUSE);
+                    Some(Event::AuditDue)
                 }
                 Happening::Members => self.members_event(&list.borrow_and_update().clone()),
                 Happening::Connection => {
@@ -201,8 +226,11 @@ impl GroupWorker {
                 Box::pin(async move { Answer::Event(Event::CommandLogChecked(commands.check(&decided, log).await)) })
             }
             Effect::OpenConsumer { claim, after } => Box::pin(async move {
-                let opened = commands.consume(&kind, group, claim, after).await;
-                Answer::Consumer(opened.map(Box::new).map_err(|error| describe(&error)))
+                let opened = timeout(OPEN_TIMEOUT, commands.consume(&kind, group, claim, after)).await;
+                Answer::Consumer(match opened {
+                    Ok(opened) => opened.map(Box::new).map_err(|error| describe(&error)),
+                    Err(_) => Err("no answer".to_owned()),
+                })
             }),
             Effect::Publish { claim, messages } => Box::pin(async move {
                 let result = match fenced {
@@ -216,11 +244,14 @@ impl GroupWorker {
                 Box::pin(async move { Answer::Event(Event::Emitted(emit(&commands, &counts, group, emissions).await)) })
             }
             Effect::Purge { below, decided, log } => Box::pin(async move {
-                let check = commands.check(&decided, log).await;
+                let mut check = commands.check(&decided, log).await;
                 if check == CommandLogCheck::Matches {
                     match commands.purge(&kind, group, below.sequence).await {
                         Ok(purged) => tracing::trace!(%kind, %group, purged, "purged decided commands"),
-                        Err(error) => tracing::warn!(%kind, %group, error = describe(&error), "purging failed"),
+                        Err(error) => {
+                            tracing::warn!(%kind, %group, error = describe(&error), "purging failed");
+                            check = CommandLogCheck::Unknown;
+                        }
                     }
                 }
                 Answer::Event(Event::Purged(check))
@@ -233,7 +264,9 @@ impl GroupWorker {
             }
             Effect::ReadMembers => {
                 let WorkerContext { members, identity, .. } = self.context.clone();
-                Box::pin(read_members(members, identity, kind, group))
+                let pause = self.claim_pause;
+                self.claim_pause = (2 * pause).min(LONGEST_CLAIM_PAUSE);
+                Box::pin(read_members(members, identity, kind, group, pause))
             }
             Effect::Stopped => {
                 self.stopped = true;
@@ -251,8 +284,14 @@ async fn next_commands(consumer: Option<&mut CommandConsumer>) -> Result<Vec<Log
     }
 }
 
-async fn read_members(members: Members, identity: Identity, kind: KindName, group: GroupNumber) -> Answer {
-    tokio::time::sleep(CLAIM_PAUSE).await;
+async fn read_members(
+    members: Members,
+    identity: Identity,
+    kind: KindName,
+    group: GroupNumber,
+    pause: Duration,
+) -> Answer {
+    tokio::time::sleep(pause).await;
     loop {
         match members.read(&kind).await {
             Ok(entry) => {
@@ -283,12 +322,25 @@ async fn emit(
                 let count = counts
                     .get(&command.kind)
                     .ok_or_else(|| EmitFailure(format!("this service does not know kind {}", command.kind)))?;
-                let appended = commands.append(count.group_of(&command.id), &command, None).await;
-                appended.map_err(|error| EmitFailure(describe(&error)))?;
+                emit_command(commands, count.group_of(&command.id), &command).await?;
             }
         }
     }
     Ok(())
+}
+
+/// Waits while the command log is full: other groups go on and are purged, and a new claim would not make room.
+async fn emit_command(commands: &CommandLog, group: GroupNumber, command: &CommandMessage) -> Result<(), EmitFailure> {
+    loop {
+        match commands.append(group, command, None).await {
+            Ok(_) => return Ok(()),
+            Err(error @ AppendError::Full) => {
+                tracing::warn!(kind = %command.kind, %group, %error, "an emitted command waits");
+                tokio::time::sleep(EMIT_PAUSE).await;
+            }
+            Err(error) => return Err(EmitFailure(describe(&error))),
+        }
+    }
 }
 
 async fn emit_dead_letter(commands: &CommandLog, group: GroupNumber, letter: &DeadLetter) -> Result<(), EmitFailure> {

@@ -10,32 +10,41 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use freehold_core::{
-    Decider, ErrorCode, FlushContext, GroupCount, HolderOptions, KindDefinition, KindName, LogTime, Member, Nonce,
-    SiteName,
+    ErrorCode, FlushContext, GroupCount, HolderOptions, KindDefinition, KindName, LogTime, Member, Nonce, SiteName,
 };
 use freehold_jetstream::{
-    CommandLog, Connection, EndpointInfo, FencedConnection, Members, Micro, MicroOptions, ProvisionError,
-    ProvisionOptions, RecordsLog, plan, read_records_log_facts,
+    ApiError, CommandLog, Connection, FencedConnection, Members, Micro, ProvisionError, ProvisionOptions, RecordsLog,
+    plan, read_records_log_facts,
 };
 use freehold_store::{Error as StoreError, Options as StoreOptions, Store};
 
-use crate::applier::{Applier, OriginHealth};
+use crate::admission::Admission;
+use crate::applier::OriginHealth;
+use crate::applying::Applying;
 use crate::config::ServiceConfig;
-use crate::copy::{Copy, Waiters};
+use crate::confirmations::{Confirmations, Confirmer};
+use crate::copy::Copy;
+use crate::discovery::micro_options;
 use crate::group_worker::{GroupWorker, WorkerContext, describe};
 use crate::instance_api;
-use crate::membership::{Identity, JoinError, MemberLists, Membership};
+use crate::membership::{Identity, JoinError, Membership};
 use crate::request_handler::{Answer, RequestHandler};
 use crate::service::{Service, StartError};
-use crate::store_thread::{STORE_QUEUE_LENGTH, StoreJob, StoreThread};
+use crate::store_thread::StoreJob;
 
-/// How long each step of a stop may take before what is left is dropped; the next holder goes on from the log.
+/// How long a stop may take before what is left is dropped; the next holder goes on from the log.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// The same where no server is there: nothing can be answered, logged or handed over.
+const LONE_STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the copies of other sites may delay the start.
 const MIRROR_PATIENCE: Duration = Duration::from_secs(5);
+/// How long JetStream may refuse what the start asks for: a stream that was made a moment ago has no leader yet.
+const LEADER_PATIENCE: Duration = Duration::from_secs(10);
+/// The pause before it is asked again.
+const LEADER_PAUSE: Duration = Duration::from_millis(50);
 /// The pause before a lost connection for publishing is opened again.
 const FENCED_PAUSE: Duration = Duration::from_millis(50);
 
@@ -50,7 +59,7 @@ pub(crate) struct Instance {
     requests: JoinSet<()>,
     workers: JoinSet<()>,
     memberships: JoinSet<()>,
-    /// Appliers and the keeper of the fenced connection.
+    /// Appliers, the keeper of the fenced connection, and who follows how full the command log is.
     readers: JoinSet<()>,
     store_thread: std::thread::JoinHandle<()>,
     held: Arc<AtomicUsize>,
@@ -73,24 +82,30 @@ impl Instance {
 
         let (failed, mut failures) = mpsc::channel(1);
         let (store, fresh) = open_store(config).await?;
-        let applying = Applying::start(&connection, config, &group_counts, store, failed.clone())?;
-        let Applying { copy, jobs, store_thread, mut readers, origins } = applying;
+        let confirmations = Arc::new(Confirmations::new(config.site.clone(), facts.incarnation.clone()));
+        let applying = Applying::start(&connection, config, &group_counts, store, confirmations, failed.clone())?;
+        let Applying { copy, jobs, store_thread, mut readers, origins, committed } = applying;
         tokio::select! {
             () = catch_up(config, &copy, origins) => {}
             Some(error) = failures.recv() => return Err(StartError::Store(error)),
         }
 
-        let members = Members::open(&connection, &config.site).await?;
+        let members = patiently(|| Members::open(&connection, &config.site)).await?;
         let counts: Vec<_> = group_counts.iter().map(|(kind, count)| (kind.clone(), *count)).collect();
         let (memberships, lists) = Membership::all(&connection, &members, &identity, &counts, &copy);
         instance_api::start(&connection, &identity, &copy).await?;
         for membership in &memberships {
-            membership.join().await.map_err(StartError::from)?;
+            join(membership).await?;
         }
         if fresh {
             note_missing_outcomes(config, &members, &counts, &jobs).await?;
         }
         drop(jobs);
+        let kinds: Vec<_> = group_counts.keys().cloned().collect();
+        copy.confirmations.load(&connection, &config.sites, &kinds).await;
+        for confirmer in Confirmer::all(&connection, &identity, &copy, &committed, &lists) {
+            readers.spawn(confirmer.run());
+        }
 
         let (stop_workers, stop) = watch::channel(false);
         let (fenced, fenced_watch) = watch::channel(None);
@@ -138,12 +153,18 @@ impl Instance {
             leave.push(sender);
             running.spawn(membership.run(receiver));
         }
+        let admission = Arc::new(Admission::new(patiently(|| context.commands.room()).await?, lists.most_members()));
+        readers.spawn(Arc::clone(&admission).run(context.commands.clone(), lists.clone()));
         let handler = RequestHandler {
             site: config.site.clone(),
             definitions: Arc::clone(definitions),
             copy: copy.clone(),
             commands: context.commands.clone(),
+            admission,
             records: context.records.clone(),
+            other_sites: config.sites.len() - 1,
+            default_wait: config.default_wait,
+            least_wait: config.least_wait,
             decide_timeout: Duration::from_millis(config.decide_timeout_ms),
             max_payload_bytes: connection.max_payload_bytes(),
         };
@@ -180,22 +201,28 @@ impl Instance {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Waits until the copy fails.
-    pub(crate) async fn failed(&mut self) -> Option<StoreError> {
-        self.failures.recv().await
+    /// Waits until the instance cannot go on; says why. A connection that reconnects is no reason, but the client's own task
+    /// may have ended over bytes that it did not expect.
+    pub(crate) async fn failed(&mut self) -> String {
+        tokio::select! {
+            failure = self.failures.recv() => failure.map(|error| describe(&error)).unwrap_or_default(),
+            Some(_) = self.requests.join_next() => "the connection is gone for good".to_owned(),
+        }
     }
 
     /// Takes no more requests, answers those it has, lets go of its groups, leaves.
     pub(crate) async fn stop(mut self) {
+        let patience = if self.connection.is_connected() { STOP_PATIENCE } else { LONE_STOP_PATIENCE };
+        let deadline = Instant::now() + patience;
         self.stop_requests.send_replace(true);
-        drain(&mut self.requests, "requests").await;
+        drain(&mut self.requests, deadline, "requests").await;
         self.stop_workers.send_replace(true);
-        drain(&mut self.workers, "groups").await;
+        drain(&mut self.workers, deadline, "groups").await;
         for leave in &self.leave {
-            // A membership that has ended already has nothing to leave.
-            let _ = leave.send(()).await;
+            // A membership that has ended already has nothing to leave; one that was told already needs no second word.
+            let _ = leave.try_send(());
         }
-        drain(&mut self.memberships, "memberships").await;
+        drain(&mut self.memberships, deadline, "memberships").await;
         self.end().await;
     }
 
@@ -209,71 +236,14 @@ impl Instance {
 
     async fn end(mut self) {
         self.readers.shutdown().await;
-        self.connection.drain().await;
+        if timeout(LONE_STOP_PATIENCE, self.connection.drain()).await.is_err() {
+            tracing::debug!("the connection was dropped with what it had buffered");
+        }
         // The thread ends when its last applier has; joining it must not block the runtime.
         let joined = tokio::task::spawn_blocking(move || self.store_thread.join()).await;
         if !matches!(joined, Ok(Ok(()))) {
             tracing::error!("the store thread panicked");
         }
-    }
-}
-
-/// The tasks that fill the copy.
-struct Applying {
-    copy: Copy,
-    jobs: mpsc::Sender<StoreJob>,
-    store_thread: std::thread::JoinHandle<()>,
-    readers: JoinSet<()>,
-    origins: Vec<(SiteName, watch::Receiver<OriginHealth>)>,
-}
-
-impl Applying {
-    fn start(
-        connection: &Connection,
-        config: &ServiceConfig,
-        group_counts: &Arc<HashMap<KindName, GroupCount>>,
-        store: Store,
-        failures: mpsc::Sender<StoreError>,
-    ) -> Result<Self, StartError> {
-        let (writer, reader) = store.into_parts();
-        let snapshot = reader.snapshot().map_err(StartError::Store)?;
-        let (mut senders, mut receivers) = (HashMap::new(), HashMap::new());
-        for origin in &config.sites {
-            let applied = snapshot.origin(origin).map_err(StartError::Store)?.applied;
-            let (sender, receiver) = watch::channel(applied);
-            senders.insert(origin.clone(), sender);
-            receivers.insert(origin.clone(), receiver);
-        }
-        drop(snapshot);
-        let waiters = Arc::new(Waiters::default());
-        let copy = Copy { reader, waiters: Arc::clone(&waiters), progress: Arc::new(receivers) };
-        let (jobs, queue) = mpsc::channel(STORE_QUEUE_LENGTH);
-        let thread = StoreThread {
-            writer,
-            retention: config.retention(),
-            group_counts: Arc::clone(group_counts),
-            jobs: queue,
-            waiters,
-            progress: senders,
-            failures,
-        };
-        let store_thread = std::thread::Builder::new().name("freehold-store".to_owned()).spawn(|| thread.run());
-        let store_thread = store_thread.map_err(StartError::DataDir)?;
-        let (mut readers, mut origins) = (JoinSet::new(), Vec::new());
-        for origin in &config.sites {
-            let (health, watch_health) = watch::channel(OriginHealth::Opening);
-            origins.push((origin.clone(), watch_health));
-            let applier = Applier {
-                connection: connection.clone(),
-                origin: origin.clone(),
-                kinds: group_counts.keys().cloned().collect(),
-                copy: copy.clone(),
-                jobs: jobs.clone(),
-                health,
-            };
-            readers.spawn(applier.run());
-        }
-        Ok(Self { copy, jobs, store_thread, readers, origins })
     }
 }
 
@@ -303,7 +273,7 @@ async fn note_missing_outcomes(
     jobs: &mpsc::Sender<StoreJob>,
 ) -> Result<(), StartError> {
     for (kind, _) in counts.iter().take(1) {
-        if let Some(now) = members.changed_at(kind).await? {
+        if let Some(now) = patiently(|| members.changed_at(kind)).await? {
             let time = LogTime(now.0.saturating_sub(config.outcomes_ms));
             let job = StoreJob::OutcomesCompleteFrom { origin: config.site.clone(), time };
             // The store thread ends early only when the copy fails, which is reported by itself.
@@ -318,7 +288,7 @@ async fn provision(
     config: &ServiceConfig,
     definitions: &HashMap<KindName, Arc<KindDefinition>>,
 ) -> Result<(), StartError> {
-    let kinds = definitions.values().map(|it| (it.name.clone(), it.settings.clone())).collect();
+    let kinds = definitions.values().map(|it| (it.name.clone(), it.shared_settings())).collect();
     let options = ProvisionOptions {
         sites: config.sites.clone(),
         retention: config.retention(),
@@ -372,7 +342,8 @@ async fn keep_fenced(connection: Connection, fenced: watch::Sender<Option<Fenced
     }
 }
 
-/// Takes requests, a bounded number at a time, until `stop`; then answers those that have arrived.
+/// Takes requests, a bounded number at a time, until `stop`; then answers those that have arrived. Ends at once when the
+/// connection is gone for good.
 async fn serve(mut micro: Micro, handler: RequestHandler, max_requests: usize, mut stop: watch::Receiver<bool>) {
     let free = Arc::new(Semaphore::new(max_requests));
     let mut answering = JoinSet::new();
@@ -380,16 +351,13 @@ async fn serve(mut micro: Micro, handler: RequestHandler, max_requests: usize, m
     loop {
         let request = tokio::select! {
             request = micro.next() => request,
-            () = stopped(&mut stop), if !draining => None,
-        };
-        let Some(request) = request else {
-            if draining {
-                break;
+            () = stopped(&mut stop), if !draining => {
+                draining = true;
+                micro.drain().await;
+                continue;
             }
-            draining = true;
-            micro.drain().await;
-            continue;
         };
+        let Some(request) = request else { break };
         while answering.try_join_next().is_some() {}
         match Arc::clone(&free).try_acquire_owned() {
             Ok(permit) => {
@@ -405,7 +373,7 @@ async fn serve(mut micro: Micro, handler: RequestHandler, max_requests: usize, m
             }
         }
     }
-    while answering.join_next().await.is_some() {}
+    while draining && answering.join_next().await.is_some() {}
 }
 
 /// Returns when the service is told to stop, or is gone.
@@ -413,103 +381,36 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-fn micro_options(
-    service: &Service,
-    identity: &Identity,
-    copy: Copy,
-    held: Arc<AtomicUsize>,
-    lists: MemberLists,
-) -> MicroOptions {
-    let Member { instance, nonce } = &identity.member;
-    let config = &service.config;
-    let mut kinds: Vec<_> = service.definitions.values().collect();
-    kinds.sort_by(|left, right| left.name.cmp(&right.name));
-    let endpoints = kinds.iter().flat_map(|definition| endpoints(definition)).collect();
-    let kind_names: Vec<_> = kinds.iter().map(|definition| definition.name.clone()).collect();
-    let report = {
-        let (config, kind_names) = (config.clone(), kind_names.clone());
-        move || {
-            let origins = config.sites.iter().map(|site| (site.to_string(), copy.progress_of(site).0.into()));
-            let members = kind_names.iter().map(|kind| {
-                let list = lists.watch(kind).borrow().clone();
-                let names = list.members.iter().map(|member| member.instance.to_string());
-                (
-                    kind.to_string(),
-                    serde_json::json!({ "revision": list.revision, "members": names.collect::<Vec<_>>() }),
-                )
-            });
-            serde_json::json!({
-                "groups_held": held.load(Ordering::Relaxed),
-                "applied": origins.collect::<serde_json::Map<String, serde_json::Value>>(),
-                "members": members.collect::<serde_json::Map<String, serde_json::Value>>(),
-            })
-        }
-    };
-    let kinds_text = kind_names.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    MicroOptions {
-        name: service.name.clone(),
-        id: nonce.to_string(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        description: format!("Records of {kinds_text}, each with one system of record"),
-        metadata: HashMap::from([
-            ("freehold-site".to_owned(), config.site.to_string()),
-            ("freehold-instance".to_owned(), instance.to_string()),
-            ("freehold-nonce".to_owned(), nonce.to_string()),
-            ("freehold-kinds".to_owned(), kinds_text),
-        ]),
-        endpoints,
-        subscriptions: kind_names.iter().map(|kind| format!("freehold.{kind}.*")).collect(),
-        status: Arc::new(report),
-    }
-}
-
-/// The endpoints of a kind as clients discover them: its commands with their schemas, and its reads.
-fn endpoints(definition: &KindDefinition) -> Vec<EndpointInfo> {
-    let endpoint = |name: &str, metadata: HashMap<String, String>| EndpointInfo {
-        name: format!("{}-{name}", definition.name),
-        subject: format!("freehold.{}.{name}", definition.name),
-        metadata,
-    };
-    let command = |decider: &Arc<dyn Decider>| {
-        let metadata = HashMap::from([
-            ("request-schema".to_owned(), command_schema(decider.as_ref()).to_string()),
-            ("reply-schema".to_owned(), decider.reply_schema().to_string()),
-        ]);
-        endpoint(decider.name().as_str(), metadata)
-    };
-    let reads = crate::read_requests::schemas(&definition.record_schema);
-    let read = |(name, request, reply): (&str, serde_json::Value, serde_json::Value)| {
-        let metadata = HashMap::from([
-            ("request-schema".to_owned(), request.to_string()),
-            ("reply-schema".to_owned(), reply.to_string()),
-        ]);
-        endpoint(name, metadata)
-    };
-    definition.commands.values().map(command).chain(reads.into_iter().map(read)).collect()
-}
-
-/// A command's request on the wire: its own fields, `id` and `if_version`.
-fn command_schema(decider: &dyn Decider) -> serde_json::Value {
-    let mut schema = decider.request_schema();
-    if let Some(properties) =
-        schema.as_object_mut().map(|schema| schema.entry("properties").or_insert_with(|| serde_json::json!({})))
-    {
-        properties["id"] = serde_json::json!({ "type": "string", "minLength": 1, "maxLength": 255 });
-        properties["if_version"] = serde_json::json!({ "type": "integer", "minimum": 0 });
-    }
-    if !decider.mints_id()
-        && let Some(schema) = schema.as_object_mut()
-    {
-        let required = schema.entry("required").or_insert_with(|| serde_json::json!([]));
-        if let Some(required) = required.as_array_mut() {
-            required.push("id".into());
+/// Calls again while JetStream refuses or does not answer, for a while.
+async fn patiently<T, F>(call: impl Fn() -> F) -> Result<T, ApiError>
+where
+    F: Future<Output = Result<T, ApiError>>,
+{
+    let deadline = Instant::now() + LEADER_PATIENCE;
+    loop {
+        match call().await {
+            Err(error) if Instant::now() < deadline => {
+                tracing::debug!(error = describe(&error), "asking JetStream again");
+                tokio::time::sleep(LEADER_PAUSE).await;
+            }
+            answered => return answered,
         }
     }
-    schema
 }
 
-async fn drain(tasks: &mut JoinSet<()>, what: &str) {
-    let done = timeout(STOP_PATIENCE, async { while tasks.join_next().await.is_some() {} }).await;
+/// Joins a member list; joining twice is joining once.
+async fn join(membership: &Membership) -> Result<(), StartError> {
+    let joined = patiently(|| async {
+        match membership.join().await {
+            Err(JoinError::Api(error)) => Err(error),
+            other => Ok(other),
+        }
+    });
+    joined.await.map_err(JoinError::Api).and_then(|joined| joined).map_err(StartError::from)
+}
+
+async fn drain(tasks: &mut JoinSet<()>, deadline: Instant, what: &str) {
+    let done = timeout_at(deadline, async { while tasks.join_next().await.is_some() {} }).await;
     if done.is_err() {
         tracing::warn!(what, left = tasks.len(), "stopping took too long: dropping the rest");
         tasks.shutdown().await;

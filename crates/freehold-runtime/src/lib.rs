@@ -11,17 +11,23 @@
 //! What is decided, and under which claim, is up to `freehold-core`; this crate carries its effects out and feeds it events.
 //! Only the store thread writes the copy.
 
+mod admission;
 mod applier;
+mod applying;
 mod config;
+mod confirmations;
 mod copy;
+mod discovery;
 mod group_worker;
 mod instance;
 mod instance_api;
 mod membership;
+mod origin_watch;
 mod read_requests;
 mod request_handler;
 mod service;
 mod store_thread;
+mod wait_mode;
 
 pub use config::{ConfigError, ServiceConfig};
 pub use instance_api::{
@@ -29,3 +35,4 @@ pub use instance_api::{
 };
 pub use read_requests::RESERVED_ENDPOINTS;
 pub use service::{RunningService, Service, ServiceBuilder, ServiceError, StartError};
+pub use wait_mode::{WaitMode, WaitModeError};

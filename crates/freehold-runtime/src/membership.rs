@@ -68,6 +68,11 @@ impl MemberLists {
     pub(crate) fn watch(&self, kind: &KindName) -> watch::Receiver<MemberList> {
         self.0.get(kind).cloned().unwrap_or_else(|| watch::channel(MemberList::empty(GroupCount::DEFAULT)).1)
     }
+
+    /// How many instances serve the kind that most of them serve.
+    pub(crate) fn most_members(&self) -> usize {
+        self.0.values().map(|list| list.borrow().members.len()).max().unwrap_or_default()
+    }
 }
 
 /// Why an instance is no member.

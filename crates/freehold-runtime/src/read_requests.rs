@@ -12,12 +12,16 @@ use freehold_core::{
     RecordVersion, RecordsBody, Refusal, SiteName, Status, StoredOutcome, read_body,
 };
 
+use freehold_jetstream::ReplyHeaders;
+
 use crate::group_worker::describe;
 use crate::request_handler::{Answer, RequestHandler, record_headers, unreadable_copy};
 
 /// Endpoints that every kind has beside its commands; no command may have one of these names.
 pub const RESERVED_ENDPOINTS: [&str; 4] = ["get", "list", "history", "outcome"];
 
+/// How old the copy of another site's record is, in milliseconds.
+const AGE_HEADER: &str = "Freehold-Age-Ms";
 /// How long a read waits for `min_version` unless it says otherwise, and at most.
 const DEFAULT_VERSION_WAIT_MS: u64 = 2_000;
 const MAX_VERSION_WAIT_MS: u64 = 30_000;
@@ -87,47 +91,64 @@ struct OutcomeView<'a> {
 }
 
 /// The reads of a kind with JSON Schemas of request and reply.
-pub(crate) fn schemas(record: &serde_json::Value) -> Vec<(&'static str, serde_json::Value, serde_json::Value)> {
+pub(crate) fn schemas(
+    kind: &KindName,
+    record: &serde_json::Value,
+) -> Vec<(&'static str, serde_json::Value, serde_json::Value)> {
     use serde_json::json;
+    let mut record = record.clone();
+    if let Some(schema) = record.as_object_mut() {
+        // A schema of its own within another one: without an id, its references would point into the outer one.
+        schema.entry("$id").or_insert_with(|| format!("urn:freehold:record:{kind}").into());
+    }
     let id = json!({ "type": "string", "minLength": 1, "maxLength": 255 });
+    let optional_id = json!({ "type": ["string", "null"], "minLength": 1, "maxLength": 255 });
     let version = json!({ "type": "integer", "minimum": 0 });
+    let optional_number = json!({ "type": ["integer", "null"], "minimum": 0 });
     let time = json!({ "type": "string", "format": "date-time" });
+    let text = json!({ "type": "string" });
     let status = json!({ "enum": ["applied", "rejected", "refused", "dead"] });
     let view = json!({ "type": "object", "properties": {
-        "id": id, "kind": { "type": "string" }, "version": version, "owner": { "type": "string" },
-        "epoch": version, "updated_at": time, "record": record,
+        "id": id, "kind": text, "version": version, "owner": text, "epoch": version, "updated_at": time, "record": record,
     }});
-    let object = |required: &[&str], properties: serde_json::Value| json!({ "type": "object", "additionalProperties": false, "required": required, "properties": properties });
+    let command = json!({ "type": "object", "properties": {
+        "command_id": text, "name": { "type": ["string", "null"] }, "status": status, "version": version,
+    }});
+    let request = |required: &[&str], properties: serde_json::Value| json!({ "type": "object", "additionalProperties": false, "required": required, "properties": properties });
     vec![
-        ("get", object(&["id"], json!({ "id": id, "min_version": version, "timeout_ms": version })), view.clone()),
+        (
+            "get",
+            request(&["id"], json!({ "id": id, "min_version": optional_number, "timeout_ms": optional_number })),
+            view.clone(),
+        ),
         (
             "list",
-            object(
+            request(
                 &[],
                 json!({
-                    "prefix": { "type": "string" }, "cursor": id,
-                    "limit": { "type": "integer", "minimum": 1, "maximum": MAX_PAGE_RECORDS },
+                    "prefix": text, "cursor": optional_id,
+                    "limit": { "type": ["integer", "null"], "minimum": 1, "maximum": MAX_PAGE_RECORDS },
                 }),
             ),
             json!({ "type": "object", "properties": {
-                "records": { "type": "array", "items": view }, "cursor": { "type": ["string", "null"] },
+                "records": { "type": "array", "items": view }, "cursor": optional_id,
             }}),
         ),
         (
             "history",
-            object(&["id"], json!({ "id": id })),
+            request(&["id"], json!({ "id": id })),
             json!({ "type": "object", "properties": { "versions": { "type": "array", "items": {
                 "type": "object", "properties": {
-                    "version": version, "updated_at": time, "record": record, "commands": { "type": "array" },
+                    "version": version, "updated_at": time, "record": { "anyOf": [record, { "type": "null" }] },
+                    "commands": { "type": "array", "items": command },
             }}}}}),
         ),
         (
             "outcome",
-            object(&["command_id"], json!({ "command_id": { "type": "string" }, "id": id })),
+            request(&["command_id"], json!({ "command_id": text, "id": optional_id })),
             json!({ "type": "object", "properties": {
-                "command_id": { "type": "string" }, "id": id, "name": { "type": "string" }, "status": status,
-                "version": version, "reply": true, "error": { "type": "object" },
-                "owner": { "type": "string" }, "decided_at": time,
+                "command_id": text, "id": optional_id, "name": { "type": ["string", "null"] }, "status": status,
+                "version": version, "reply": true, "error": { "type": "object" }, "owner": text, "decided_at": time,
             }}),
         ),
     ]
@@ -174,13 +195,21 @@ async fn get(handler: &RequestHandler, definition: &KindDefinition, payload: &[u
     match state {
         None => Err(not_found()),
         Some(state) if state.record.is_none() => {
-            Ok(Answer { result: Err(not_found()), headers: record_headers(state.version, &state.owner) })
+            Ok(Answer { result: Err(not_found()), headers: copy_headers(handler, &state) })
         }
-        Some(state) => Ok(Answer {
-            result: Ok(print(&view(kind, &request.id, &state))?),
-            headers: record_headers(state.version, &state.owner),
-        }),
+        Some(state) => {
+            Ok(Answer { result: Ok(print(&view(kind, &request.id, &state))?), headers: copy_headers(handler, &state) })
+        }
     }
+}
+
+/// The headers of a record; for one of another site, how old the copy is, where that is known.
+fn copy_headers(handler: &RequestHandler, state: &RecordState) -> ReplyHeaders {
+    let mut headers = record_headers(state.version, &state.owner);
+    if let Some(age) = handler.copy.age_of(&state.owner) {
+        headers.push((AGE_HEADER, age.as_millis().to_string()));
+    }
+    headers
 }
 
 fn list(handler: &RequestHandler, definition: &KindDefinition, payload: &[u8]) -> Result<Answer, Refusal> {
@@ -256,7 +285,7 @@ async fn history(handler: &RequestHandler, definition: &KindDefinition, payload:
         };
         let version = Version {
             version: update.version,
-            updated_at: timestamp(message.time),
+            updated_at: timestamp(update.time_ms),
             record: update.record,
             commands: update.changes.into_iter().map(command).collect(),
         };
@@ -333,8 +362,13 @@ fn view<'a>(kind: &'a KindName, id: &'a RecordId, state: &'a RecordState) -> Rec
 fn read<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, Refusal> {
     // An empty request asks with nothing but defaults.
     let payload = if payload.is_empty() { b"{}" } else { payload };
-    let invalid = |error| Refusal::new(ErrorCode::Invalid, format!("the request does not fit: {error}"));
-    serde_json::from_slice(payload).map_err(invalid)
+    let invalid =
+        |why: &dyn std::fmt::Display| Refusal::new(ErrorCode::Invalid, format!("the request cannot be read: {why}"));
+    // `serde` alone would take an array, too, its items as the fields in their order.
+    if payload.trim_ascii_start().first() != Some(&b'{') {
+        return Err(invalid(&"it is no JSON object"));
+    }
+    serde_json::from_slice(payload).map_err(|error| invalid(&error))
 }
 
 fn print(value: &impl Serialize) -> Result<Bytes, Refusal> {

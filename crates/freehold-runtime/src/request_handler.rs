@@ -8,18 +8,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use freehold_core::{
-    CommandId, CommandMessage, CopyRead, Decider, ErrorCode, Hash, IdError, Json, KindDefinition, KindName, RecordId,
-    RecordVersion, Refusal, SiteName, Status, StoredOutcome,
+    CommandId, CommandMessage, CopyRead, Decider, ErrorCode, Hash, IdError, Json, KindDefinition, KindName, Outcome,
+    RecordId, RecordVersion, Refusal, SiteName, Status, StoredOutcome,
 };
 use freehold_jetstream::{AppendError, CommandLog, RecordsLog, Reply, ReplyHeaders, Request};
 
+use crate::admission::Admission;
 use crate::copy::Copy;
 use crate::group_worker::describe;
 use crate::read_requests;
+use crate::wait_mode::WaitMode;
 
 /// The header with the caller's idempotency key, and with the id under which a change was answered.
 const COMMAND_ID_HEADER: &str = "Freehold-Command-Id";
@@ -36,7 +40,12 @@ pub(crate) struct RequestHandler {
     pub(crate) definitions: Arc<HashMap<KindName, Arc<KindDefinition>>>,
     pub(crate) copy: Copy,
     pub(crate) commands: CommandLog,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) records: RecordsLog,
+    /// How many sites have copies beside this one.
+    pub(crate) other_sites: usize,
+    pub(crate) default_wait: WaitMode,
+    pub(crate) least_wait: WaitMode,
     pub(crate) decide_timeout: Duration,
     pub(crate) max_payload_bytes: usize,
 }
@@ -63,22 +72,9 @@ impl From<Answer> for Reply {
     fn from(answer: Answer) -> Self {
         match answer.result {
             Ok(body) => Self { body, headers: answer.headers, error: None },
-            Err(refusal) => Self {
-                body: serde_json::to_vec(&refusal).unwrap_or_default().into(),
-                headers: answer.headers,
-                error: Some((refusal.code.service_error_code(), refusal.code.as_str())),
-            },
+            Err(refusal) => Self::refuse(&refusal, answer.headers),
         }
     }
-}
-
-/// How long a caller waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    /// Until the site's log has the command.
-    Accepted,
-    /// Until the outcome is in the log and in this instance's copy.
-    Applied,
 }
 
 impl RequestHandler {
@@ -115,11 +111,25 @@ impl RequestHandler {
         decider: &dyn Decider,
         request: &Request,
     ) -> Result<Answer, Refusal> {
-        let wait = wait_mode(request.header(WAIT_HEADER))?;
+        let wait = self.wait_mode(request.header(WAIT_HEADER))?;
         let command_id = match request.header(COMMAND_ID_HEADER) {
             Some(text) => CommandId::from_caller(text).map_err(|error| invalid_command_id(&error))?,
             None => mint_command_id()?,
         };
+        let headers = vec![(COMMAND_ID_HEADER, command_id.to_string())];
+        let answer = self.change_as(definition, decider, request, command_id, wait).await;
+        Ok(answer.unwrap_or_else(|refusal| Answer { result: Err(refusal), headers }))
+    }
+
+    async fn change_as(
+        &self,
+        definition: &KindDefinition,
+        decider: &dyn Decider,
+        request: &Request,
+        command_id: CommandId,
+        wait: WaitMode,
+    ) -> Result<Answer, Refusal> {
+        let deadline = Instant::now() + self.decide_timeout;
         let command = self.read_command(definition, decider, request.payload(), command_id)?;
         let CommandMessage { kind, id, command_id, .. } = &command;
         if definition.home.home(id).is_none() {
@@ -128,17 +138,19 @@ impl RequestHandler {
         // The waiter comes before the look into the copy, so that no commit falls between them.
         let mut waiter = self.copy.waiters.outcome(kind, id, command_id);
         if let Some(outcome) = self.known_outcome(kind, id, command_id)? {
-            return Ok(self.outcome_answer(&command, &outcome));
+            return Ok(self.confirmed_answer(&command, &outcome, wait, deadline).await);
         }
         let group = definition.settings.groups.group_of(id);
+        let admitted = self.admission.admit(request.payload().len()).ok_or_else(log_is_full)?;
         let appended = self.commands.append(group, &command, request.header(TRACE_HEADER)).await;
+        drop(admitted);
         let appended = appended.map_err(|error| self.append_refusal(&error, command_id))?;
-        if wait == Wait::Accepted {
+        if wait == WaitMode::Accepted {
             let body = serde_json::json!({ "accepted": true, "id": id, "command_id": command_id });
             return Ok(Answer { result: Ok(body.to_string().into()), headers: command_headers(&command) });
         }
-        match timeout(self.decide_timeout, waiter.wait()).await {
-            Ok(outcome) => Ok(self.outcome_answer(&command, &outcome)),
+        match timeout_at(deadline, waiter.wait()).await {
+            Ok(outcome) => Ok(self.confirmed_answer(&command, &outcome, wait, deadline).await),
             Err(_) => {
                 #[derive(serde::Serialize)]
                 struct Details<'a> {
@@ -147,8 +159,7 @@ impl RequestHandler {
                 }
                 let details = Details { command_id, sequence: appended.sequence.0 };
                 let text = "the command is in the log and not decided yet: ask for its outcome, or send it again";
-                let refusal = Refusal::new(ErrorCode::OutcomeUnknown, text).with_details(&details);
-                Ok(Answer { result: Err(refusal), headers: command_headers(&command) })
+                Err(Refusal::new(ErrorCode::OutcomeUnknown, text).with_details(&details))
             }
         }
     }
@@ -194,6 +205,63 @@ impl RequestHandler {
         snapshot.outcome(kind, Some(id), command_id).map_err(|error| unreadable_copy(&error))
     }
 
+    /// The answer to a command that is decided, once as many other sites as asked for have confirmed its outcome. In time or not, the
+    /// answer says exactly what is known.
+    async fn confirmed_answer(
+        &self,
+        command: &CommandMessage,
+        outcome: &StoredOutcome,
+        wait: WaitMode,
+        deadline: Instant,
+    ) -> Answer {
+        let answer = self.outcome_answer(command, outcome);
+        let WaitMode::Sites(wanted) = wait else { return answer };
+        let confirmations = &self.copy.confirmations;
+        let confirmed = confirmations.wait(&command.kind, outcome.sequence, wanted.get());
+        // The caller waits for copies of what its own site has logged.
+        if outcome.origin == self.site && timeout_at(deadline, confirmed).await.is_ok() {
+            return answer;
+        }
+        #[derive(serde::Serialize)]
+        struct Details<'a> {
+            command_id: &'a CommandId,
+            wanted: usize,
+            confirmed: usize,
+            outcome: &'a Outcome,
+        }
+        let count = confirmations.count(&command.kind, outcome.sequence);
+        let details = Details {
+            command_id: &command.command_id,
+            wanted: wanted.get(),
+            confirmed: count,
+            outcome: &outcome.change.outcome,
+        };
+        let text = format!(
+            "the command is decided, and {count} of {wanted} other sites have confirmed it so far: send it again to go on waiting"
+        );
+        Answer {
+            result: Err(Refusal::new(ErrorCode::Unconfirmed, text).with_details(&details)),
+            headers: answer.headers,
+        }
+    }
+
+    fn wait_mode(&self, header: Option<&str>) -> Result<WaitMode, Refusal> {
+        let asked = match header {
+            None => self.default_wait,
+            Some(text) => {
+                text.parse().map_err(|error| Refusal::new(ErrorCode::Invalid, format!("{WAIT_HEADER}: {error}")))?
+            }
+        };
+        let others = self.other_sites;
+        match asked {
+            WaitMode::Sites(wanted) if wanted.get() > others => Err(Refusal::new(
+                ErrorCode::Invalid,
+                format!("{WAIT_HEADER}: {asked}, but there are {others} other sites"),
+            )),
+            asked => Ok(asked.max(self.least_wait)),
+        }
+    }
+
     fn outcome_answer(&self, command: &CommandMessage, outcome: &StoredOutcome) -> Answer {
         let mut headers = command_headers(command);
         if outcome.change.fingerprint != command.fingerprint() {
@@ -216,7 +284,7 @@ impl RequestHandler {
 
     fn append_refusal(&self, error: &AppendError, command_id: &CommandId) -> Refusal {
         match error {
-            AppendError::Full => Refusal::new(ErrorCode::Busy, "the command log is full: nothing was kept"),
+            AppendError::Full => log_is_full(),
             AppendError::TooLarge => {
                 let limit = self.max_payload_bytes;
                 Refusal::new(ErrorCode::TooLarge, format!("the command exceeds the {limit} bytes of one message"))
@@ -245,8 +313,8 @@ struct Fields<'a> {
 impl<'a> Fields<'a> {
     fn read(payload: &'a [u8]) -> Result<Self, Refusal> {
         let invalid = |message: String| Refusal::new(ErrorCode::Invalid, message);
-        let parsed = serde_json::from_slice::<BTreeMap<String, &'a RawValue>>(payload);
-        let mut rest = parsed.map_err(|error| invalid(format!("the request is no JSON object: {error}")))?;
+        let parsed = serde_json::from_slice::<Members<'a>>(payload);
+        let Members(mut rest) = parsed.map_err(|error| invalid(format!("the request cannot be read: {error}")))?;
         let id = match rest.remove("id") {
             None => None,
             Some(id) => {
@@ -267,22 +335,46 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// The members of a JSON object. One that occurs twice is refused: two readers would disagree on what was asked.
+struct Members<'a>(BTreeMap<String, &'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MembersVisitor;
+
+        impl<'de> Visitor<'de> for MembersVisitor {
+            type Value = Members<'de>;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = BTreeMap::new();
+                while let Some((key, value)) = map.next_entry::<String, &'de RawValue>()? {
+                    if members.contains_key(&key) {
+                        return Err(A::Error::custom(format_args!("{key:?} occurs twice")));
+                    }
+                    members.insert(key, value);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+fn log_is_full() -> Refusal {
+    Refusal::new(ErrorCode::Busy, "the command log is full: nothing was kept")
+}
+
 fn mint_command_id() -> Result<CommandId, Refusal> {
     CommandId::from_caller(&ulid::Ulid::generate().to_string()).map_err(|error| invalid_command_id(&error))
 }
 
 fn invalid_command_id(error: &IdError) -> Refusal {
     Refusal::new(ErrorCode::Invalid, format!("{COMMAND_ID_HEADER}: {error}"))
-}
-
-fn wait_mode(header: Option<&str>) -> Result<Wait, Refusal> {
-    match header {
-        None | Some("applied") => Ok(Wait::Applied),
-        Some("accepted") => Ok(Wait::Accepted),
-        Some(other) => {
-            Err(Refusal::new(ErrorCode::Invalid, format!("{WAIT_HEADER}: {other:?} is none of accepted, applied")))
-        }
-    }
 }
 
 fn command_headers(command: &CommandMessage) -> ReplyHeaders {

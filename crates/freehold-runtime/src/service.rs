@@ -8,7 +8,6 @@ use freehold_jetstream::{ApiError, ConnectError, ProvisionError};
 use freehold_store::{Error as StoreError, OpenError};
 
 use crate::config::ServiceConfig;
-use crate::group_worker::describe;
 use crate::instance::Instance;
 use crate::read_requests::RESERVED_ENDPOINTS;
 
@@ -148,8 +147,8 @@ impl RunningService {
         }
     }
 
-    /// Runs until `stop` is done. When the copy fails the instance is stopped, the file set aside, and an instance started
-    /// anew on an empty copy.
+    /// Runs until `stop` is done. When the copy or the connection fails for good the instance is dropped and another one
+    /// started; a copy that is damaged is set aside and made anew.
     pub async fn until(&mut self, stop: impl Future<Output = ()>) -> Result<(), StartError> {
         tokio::pin!(stop);
         loop {
@@ -158,8 +157,7 @@ impl RunningService {
                 () = &mut stop => return Ok(()),
                 failure = instance.failed() => failure,
             };
-            let failure = failure.map(|error| describe(&error)).unwrap_or_default();
-            tracing::error!(failure, "the copy failed: the instance starts again");
+            tracing::error!(failure, "the instance starts again");
             if let Some(instance) = self.instance.take() {
                 instance.abandon().await;
             }

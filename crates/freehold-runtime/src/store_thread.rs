@@ -12,8 +12,9 @@ use freehold_core::{
     Applied, CopyRead, GroupCount, GroupState, KindName, LogMessage, LogTime, Retention, SiteName, StreamSequence,
     apply, may_expire,
 };
-use freehold_store::{Error, Writer};
+use freehold_store::{Error, MAX_EXPIRED_OUTCOMES, Writer};
 
+use crate::confirmations::Committed;
 use crate::copy::Waiters;
 
 /// Messages that one transaction applies.
@@ -49,6 +50,7 @@ pub(crate) struct StoreThread {
     pub(crate) jobs: mpsc::Receiver<StoreJob>,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) progress: HashMap<SiteName, watch::Sender<StreamSequence>>,
+    pub(crate) committed: Arc<Committed>,
     pub(crate) failures: mpsc::Sender<Error>,
 }
 
@@ -83,28 +85,39 @@ impl StoreThread {
             return Ok(told);
         }
         self.writer.transact(|tables| {
+            // The newest message of each origin, and how many outcomes came: as many may go, and some more.
+            let mut arrived: HashMap<&SiteName, (LogTime, usize)> = HashMap::new();
             for job in jobs {
                 match job {
                     StoreJob::Apply { origin, messages, .. } => {
                         for message in messages {
                             let applied = apply(tables, retention, message)?;
+                            let (newest, outcomes) = arrived.entry(origin).or_default();
+                            *newest = message.time;
+                            *outcomes += applied.outcomes.len();
                             told.push((message.subject.kind.clone(), applied));
                         }
-                        let Some(newest) = messages.last().map(|message| message.time) else { continue };
-                        let before = LogTime(newest.0.saturating_sub(retention.outcomes_ms));
-                        tables.expire(origin, before, |tables, kind, outcome| {
-                            // A command that could not be read names no record: only its age counts.
-                            let group = match (groups.get(kind), &outcome.change.id) {
-                                (Some(count), Some(id)) => tables.group(origin, kind, count.group_of(id))?,
-                                _ => GroupState::default(),
-                            };
-                            Ok::<_, Error>(may_expire(outcome, &group, newest, retention))
-                        })?;
                     }
                     StoreJob::OutcomesCompleteFrom { origin, time } => {
                         let mut state = tables.origin(origin)?;
                         state.outcomes_complete_from = *time;
                         tables.put_origin(origin, state);
+                    }
+                }
+            }
+            for (origin, (newest, outcomes)) in arrived {
+                let before = LogTime(newest.0.saturating_sub(retention.outcomes_ms));
+                for _ in 0..=outcomes.div_ceil(MAX_EXPIRED_OUTCOMES) {
+                    let expired = tables.expire(origin, before, |tables, kind, outcome| {
+                        // A command that could not be read names no record: only its age counts.
+                        let group = match (groups.get(kind), &outcome.change.id) {
+                            (Some(count), Some(id)) => tables.group(origin, kind, count.group_of(id))?,
+                            _ => GroupState::default(),
+                        };
+                        Ok::<_, Error>(may_expire(outcome, &group, newest, retention))
+                    })?;
+                    if !expired.more {
+                        break;
                     }
                 }
             }
@@ -115,9 +128,10 @@ impl StoreThread {
 
     fn tell(&self, jobs: Vec<StoreJob>, told: Vec<(KindName, Applied)>) {
         for job in jobs {
-            if let StoreJob::Apply { origin, passed, .. } = job
+            if let StoreJob::Apply { origin, passed, messages } = job
                 && let Some(progress) = self.progress.get(&origin)
             {
+                self.committed.note(&origin, &messages);
                 progress.send_if_modified(|applied| {
                     let moved = *applied < passed;
                     *applied = (*applied).max(passed);

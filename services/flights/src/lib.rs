@@ -93,6 +93,9 @@ mod tests {
             ("arrive", r#"{"at":"2013-01-01T08:30","air_minutes":1.5}"#.to_owned()),
             ("cancel", r#"{"reason":"snow"}"#.to_owned()),
             ("cancel", "null".to_owned()),
+            ("cancel", "[]".to_owned()),
+            ("depart", r#"["2013-01-01T05:17"]"#.to_owned()),
+            ("cancel", r#"{"$serde_json::private::RawValue":"{}"}"#.to_owned()),
         ];
         for (command, body) in cases {
             let refusal = refusal(decide(command, &body, None));

@@ -52,7 +52,7 @@ impl Deployment {
         let binary = locate(&progress).await?;
         progress.set_message("starting nats-servers");
         // A hub even for one site: others may join, and the output has the same shape.
-        let mut builder = Sandbox::builder().binary(binary).data_dir(&data).port(Some(*port)).hub(true);
+        let mut builder = Sandbox::builder().binary(binary).data_dir(&data).port(Some(*port)).hub(true).cuttable(true);
         for site in sites {
             builder = builder.site(site.as_str());
         }
@@ -88,8 +88,17 @@ impl Deployment {
         Ok(Self { sites: started, sandbox, kinds: kinds.clone(), data })
     }
 
-    /// Tells of children that have ended, each once, and starts them again where that is wanted.
-    pub(super) async fn look_after(&self, restart: bool, gone: &mut HashSet<u32>) {
+    /// Tells of children that have ended, each once, and starts them again where that is wanted. Never returns.
+    pub(super) async fn look_after(&self, restart: bool, interval: Duration) {
+        let mut ticks = tokio::time::interval(interval);
+        let mut gone = HashSet::new();
+        loop {
+            ticks.tick().await;
+            self.look_around(restart, &mut gone).await;
+        }
+    }
+
+    async fn look_around(&self, restart: bool, gone: &mut HashSet<u32>) {
         for server in self.sandbox.servers().filter(|server| !server.is_running()) {
             if gone.insert(server.pid()) {
                 printer::note(format!("server {} (process {}) has ended", server.name(), server.pid()));

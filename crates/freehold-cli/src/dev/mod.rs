@@ -10,6 +10,7 @@
 //! own: Ctrl-C reaches this process alone, which ends instances before servers. Nothing that ends is started again unless
 //! `--restart` asks for it.
 
+mod control;
 mod deployment;
 mod instances;
 mod summary;
@@ -21,6 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::DevArguments;
 use crate::context::Context;
+use crate::dev::control::{Control, Order};
 use crate::dev::deployment::Deployment;
 use crate::failure::Verdict;
 use crate::printer;
@@ -29,6 +31,10 @@ use crate::printer;
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
 pub(crate) async fn run(context: &Context, arguments: DevArguments) -> anyhow::Result<Verdict> {
+    if let Some(order) = order(&arguments) {
+        control::give(&arguments.data, &order).await?;
+        return Ok(Verdict::Yes);
+    }
     let mut stop = std::pin::pin!(stop_signal()?);
     let starting = Deployment::start(&context.settings, &arguments);
     let deployment = tokio::select! {
@@ -36,19 +42,18 @@ pub(crate) async fn run(context: &Context, arguments: DevArguments) -> anyhow::R
         () = &mut stop => return Ok(Verdict::Yes),
         started = starting => started?,
     };
+    let control = Control::listen(&deployment.data)?;
     if context.json {
         printer::json(&summary::ready(&deployment))?;
     } else {
         summary::print(&deployment)?;
     }
-    let mut watched = tokio::time::interval(WATCH_INTERVAL);
-    let mut gone = std::collections::HashSet::new();
-    loop {
-        tokio::select! {
-            () = &mut stop => break,
-            _ = watched.tick() => deployment.look_after(arguments.restart, &mut gone).await,
-        }
+    tokio::select! {
+        () = &mut stop => {}
+        () = control.serve(&deployment.sandbox) => {}
+        () = deployment.look_after(arguments.restart, WATCH_INTERVAL) => {}
     }
+    drop(control);
     printer::note("stopping … (once more to end everything at once)");
     let mut stop_at_once = std::pin::pin!(stop_signal()?);
     tokio::select! {
@@ -56,6 +61,12 @@ pub(crate) async fn run(context: &Context, arguments: DevArguments) -> anyhow::R
         () = &mut stop_at_once => Ok(Verdict::Yes),
         stopped = deployment.stop() => stopped.map(|()| Verdict::Yes),
     }
+}
+
+/// What a running deployment is told to do, if this is no start.
+fn order(arguments: &DevArguments) -> Option<Order> {
+    let cut = arguments.cut.clone().map(Order::Cut);
+    cut.or_else(|| arguments.heal.clone().map(Order::Heal))
 }
 
 /// Returns when the process is to end: Ctrl-C, SIGTERM, or its terminal is gone.

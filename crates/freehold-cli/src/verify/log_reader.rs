@@ -48,13 +48,13 @@ impl LogReader {
     pub(super) async fn read_on(&mut self, progress: &ProgressBar) -> anyhow::Result<()> {
         let Self { connection, origin, kind, end, copy } = self;
         let what = || format!("reading the records stream of {origin}");
-        let opened = RecordsReader::open(connection, origin, std::slice::from_ref(kind), *end).await;
+        let opened = RecordsReader::open(connection, origin, std::slice::from_ref(kind), *end, None).await;
         let mut reader = opened.with_context(what)?;
         let last = reader.last_at_open();
         progress.set_length(last.0);
         while reader.passed() < last {
-            let messages = timeout(READ_PATIENCE, reader.next()).await.with_context(what)?.with_context(what)?;
-            for message in &messages {
+            let read = timeout(READ_PATIENCE, reader.next()).await.with_context(what)?.with_context(what)?;
+            for message in &read.messages {
                 copy.apply(message);
             }
             progress.set_position(reader.passed().0);

@@ -63,9 +63,25 @@ fn everything_works_and_is_still_there_after_an_interrupt() {
     let again = ["--json", "send", "customer", "create", "ewr-1", "--command-id", "first", "--body"];
     let again = dev.run("ewr", &[&again[..], &[r#"{"record":{"name":"Ada","n":1.50}}"#]].concat());
     assert_eq!(again.exits(0).json()["version"], json!(1));
-    // The server's own mirror may take more than a minute to wake up after a restart.
-    dev.run("ewr", &["verify", "--patience", "150"]).exits(0);
+    // The server's own mirror may take more than a minute to wake up after a restart; copies do not wait for it.
+    dev.run("ewr", &["verify"]).exits(0);
+    links(&dev);
     dev.interrupt();
+}
+
+/// A link is cut and healed from another terminal.
+fn links(dev: &Dev) {
+    let data = dev.directory().join("data").to_str().unwrap().to_owned();
+    let nothing = dev.run("ewr", &["dev", "--data", dev.directory().to_str().unwrap(), "--cut", "ewr"]);
+    nothing.exits(2).says(&["no `freehold dev` runs on "]);
+    let order = |what: &str, site: &str| dev.run("ewr", &["dev", "--data", &data, what, site]);
+    order("--cut", "ewr").exits(0);
+    dev.run("ewr", &["send", "customer", "create", "ewr-cut", "--body", r#"{"record":{}}"#]).exits(0);
+    dev.run("jfk", &["get", "customer", "ewr-cut"]).exits(1).says(&["not_found: "]);
+    order("--heal", "ewr").exits(0);
+    let healed = || dev.run("jfk", &["get", "customer", "ewr-cut"]).code == 0;
+    assert!(wait_until(Duration::from_secs(60), healed), "the link was not healed");
+    order("--cut", "lga").exits(2).says(&["lga"]);
 }
 
 /// `send`, `get`, `list` and `history`, with positive and negative answers.

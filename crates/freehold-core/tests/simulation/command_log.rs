@@ -21,9 +21,18 @@ impl Entry {
     }
 }
 
-/// The stream is full: nothing was stored.
+/// There is no room: nothing was stored.
 #[derive(Debug)]
 pub(crate) struct Full;
+
+/// Who wants a place in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum From {
+    /// A request handler, which refuses requests while the log is above a mark.
+    Request,
+    /// A holder that sends what a decision asks for: it may use the headroom above the mark, up to the limit.
+    Emission,
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct CommandLog {
@@ -32,12 +41,18 @@ pub(crate) struct CommandLog {
     recent: HashMap<Hash, (u64, u64)>,
     duplicate_window_ms: u64,
     /// The most commands that the log keeps.
-    pub(crate) limit: usize,
+    limit: usize,
+    /// Requests are refused while it keeps so many.
+    mark: usize,
+    /// How often there was no room for a request, and for an emission.
+    pub(crate) refused: (usize, usize),
+    /// The most commands that it ever kept.
+    pub(crate) most: usize,
 }
 
 impl CommandLog {
-    pub(crate) fn new(duplicate_window_ms: u64, limit: usize) -> Self {
-        Self { duplicate_window_ms, limit, ..Self::default() }
+    pub(crate) fn new(duplicate_window_ms: u64, mark: usize, headroom: usize) -> Self {
+        Self { duplicate_window_ms, mark, limit: mark + headroom, ..Self::default() }
     }
 
     /// Stores a command, or finds it among those of the duplicate window.
@@ -46,13 +61,19 @@ impl CommandLog {
         group: u16,
         payload: Vec<u8>,
         message_id: Option<Hash>,
+        from: From,
         now: u64,
     ) -> Result<u64, Full> {
         let recent = message_id.and_then(|id| self.recent.get(&id));
         if let Some((sequence, _)) = recent.filter(|(_, time)| now - time < self.duplicate_window_ms) {
             return Ok(*sequence);
         }
-        if self.entries.len() >= self.limit {
+        let (room, refused) = match from {
+            From::Request => (self.mark, &mut self.refused.0),
+            From::Emission => (self.limit, &mut self.refused.1),
+        };
+        if self.entries.len() >= room {
+            *refused += 1;
             return Err(Full);
         }
         self.last += 1;
@@ -60,6 +81,7 @@ impl CommandLog {
             self.recent.insert(id, (self.last, now));
         }
         self.entries.insert(self.last, Entry { group, time: now, payload, message_id });
+        self.most = self.most.max(self.entries.len());
         Ok(self.last)
     }
 
@@ -91,6 +113,11 @@ impl CommandLog {
                 self.recent.remove(&id);
             }
         }
+    }
+
+    /// An operator makes room.
+    pub(crate) fn raise_limit(&mut self, limit: usize) {
+        self.limit = limit;
     }
 
     pub(crate) fn last(&self) -> u64 {

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use freehold_core::{
     Claim, CommandLogIncarnation, DecidedCommand, Emission, Event, FlushContext, FlushMessage, GroupNumber, Holder,
-    HolderOptions, Incarnation,
+    HolderOptions, Incarnation, StreamSequence,
 };
 
 use crate::memory_copy::MemoryCopy;
@@ -86,6 +86,9 @@ pub(crate) struct Seat {
     pub(crate) told: Option<(u64, bool)>,
     pub(crate) reading: bool,
     pub(crate) stopped: bool,
+    /// The newest position that commands are kept behind, and when they may go though no newer one has come.
+    pub(crate) audit: Option<StreamSequence>,
+    pub(crate) audit_due: u64,
 }
 
 pub(crate) struct Instance {
@@ -150,6 +153,8 @@ impl Instance {
             told: None,
             reading: false,
             stopped: false,
+            audit: None,
+            audit_due: 0,
         };
         self.seats = (0..setup.groups).map(seat).collect();
     }

@@ -1,62 +1,22 @@
 //! The random run: a seed decides the site, the faults, the callers and the order of everything.
 
 use freehold_core::{CommandMessage, Event, MembersRevision, RecordVersion};
-use rand::rngs::Xoshiro256PlusPlus;
-use rand::{RngExt, SeedableRng};
+use rand::RngExt;
 
+use crate::chance::Chance;
 use crate::client::Call;
 use crate::instance::CopyLeft;
 use crate::rules::{Fields, Rules, command};
 use crate::verdict;
-use crate::world::{Fate, Setup, World, note};
+use crate::world::{Setup, World, note};
 
 const STEPS: usize = 700;
+/// Where the command log is bounded, requests are refused while it keeps so many commands.
+const MARK: usize = 24;
+/// The most commands that a decision asks for.
+const MOST_EMITTED: usize = 2;
 /// Records that all callers quarrel about: three at home here, one at another site, one without any home.
 const IDS: [&str; 6] = ["ewr-a", "ewr-b", "ewr-c", "ewr-d", "lga-x", "NOWHERE-1"];
-
-/// Draws fates and choices.
-#[derive(Debug)]
-pub(crate) struct Chance {
-    pub(crate) rng: Xoshiro256PlusPlus,
-    /// How often in a thousand a request meets each bad fate.
-    pub(crate) answer_lost: u32,
-    pub(crate) lost: u32,
-    pub(crate) delayed: u32,
-    /// How often in a thousand a step is a fault.
-    pub(crate) faults: u32,
-}
-
-impl Chance {
-    fn of_seed(seed: u64) -> Self {
-        let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-        let harsh = [0, 5, 30, 120][rng.random_range(0..4)];
-        Self { answer_lost: harsh, lost: harsh, delayed: harsh, faults: [0, 10, 40, 80][rng.random_range(0..4)], rng }
-    }
-
-    fn quiet(&mut self) {
-        Self { answer_lost: self.answer_lost, .. } = *self;
-        (self.answer_lost, self.lost, self.delayed, self.faults) = (0, 0, 0, 0);
-    }
-
-    pub(crate) fn fate(&mut self) -> Fate {
-        let drawn = self.rng.random_range(0..1000);
-        let Self { answer_lost, lost, delayed, .. } = *self;
-        match drawn {
-            _ if drawn < answer_lost => Fate::AnswerLost,
-            _ if drawn < answer_lost + lost => Fate::Lost,
-            _ if drawn < answer_lost + lost + delayed => Fate::Delayed,
-            _ => Fate::Arrives,
-        }
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        self.rng.random_range(0..end)
-    }
-
-    fn one_in(&mut self, many: u32) -> bool {
-        self.rng.random_ratio(1, many)
-    }
-}
 
 /// What a run came to.
 #[derive(Debug, Default, Clone, Copy)]
@@ -68,11 +28,20 @@ pub(crate) struct Told {
     pub(crate) rewinds: u32,
     pub(crate) purged: usize,
     pub(crate) emitted: usize,
+    /// Requests and emissions for which the command log had no room.
+    pub(crate) refused: (usize, usize),
+}
+
+/// Whether the command log is ever full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Commands {
+    Unbounded,
+    Bounded,
 }
 
 /// Runs a seed; an error tells what was broken, with the trace if asked for.
-pub(crate) fn run(seed: u64, traced: bool) -> Result<Told, String> {
-    let mut run = Run::new(seed, traced);
+pub(crate) fn run(seed: u64, commands: Commands, traced: bool) -> Result<Told, String> {
+    let mut run = Run::new(seed, commands, traced);
     run.faulty();
     let settled = run.quiet();
     if settled {
@@ -81,7 +50,7 @@ pub(crate) fn run(seed: u64, traced: bool) -> Result<Told, String> {
             run.world.break_off(|| why);
         }
     }
-    let World { broken, trace, oracle, records, crashes, rewinds, purged, emitted, .. } = run.world;
+    let World { broken, trace, oracle, records, commands, crashes, rewinds, purged, emitted, .. } = run.world;
     match broken {
         None => Ok(Told {
             decided: oracle.decided.len(),
@@ -96,6 +65,7 @@ pub(crate) fn run(seed: u64, traced: bool) -> Result<Told, String> {
             rewinds,
             purged,
             emitted: emitted.len(),
+            refused: commands.refused,
         }),
         Some(why) => Err(match trace {
             Some(trace) => format!("{}\n{why}", trace.join("\n")),
@@ -112,8 +82,11 @@ struct Run {
 }
 
 impl Run {
-    fn new(seed: u64, traced: bool) -> Self {
+    fn new(seed: u64, commands: Commands, traced: bool) -> Self {
         let mut chance = Chance::of_seed(seed);
+        let command_mark = if commands == Commands::Bounded { MARK } else { 100_000 };
+        // Room for all that a log full of commands can ask for; or scarce, where repeats of what was sent must not take it.
+        let scarce = commands == Commands::Bounded && seed % 2 == 1;
         let setup = Setup {
             batched: chance.one_in(3),
             history: [8, 8, 10, 64][chance.below(4)],
@@ -121,10 +94,10 @@ impl Run {
             instances: 2 + chance.below(2),
             outcomes_ms: [20_000, 60_000][chance.below(2)],
             audit_window_ms: [0, 500, 3_000][chance.below(3)],
-            duplicate_window_ms: [1, 300, 5_000][chance.below(3)],
+            duplicate_window_ms: [[1, 300, 5_000], [60_000; 3]][usize::from(scarce)][chance.below(3)],
             max_payload_bytes: [7_000, 12_000, 1 << 20][chance.below(3)],
-            // Never full: a full log whose holder must emit before it may purge stands still (README, "Not yet").
-            max_commands: 100_000,
+            command_mark,
+            command_headroom: if scarce { 2 } else { command_mark * MOST_EMITTED },
             rules: (0..3).map(|_| if chance.one_in(3) { Rules::New } else { Rules::Old }).collect(),
         };
         let poisonous = chance.one_in(3);
@@ -248,7 +221,11 @@ impl Run {
             65..70 => "delete",
             70..78 => "touch",
             78..86 => {
-                fields = Fields { n: 1 + chance.below(2) as i64, to: IDS[chance.below(4)].parse().ok(), ..fields };
+                fields = Fields {
+                    n: 1 + chance.below(MOST_EMITTED) as i64,
+                    to: IDS[chance.below(4)].parse().ok(),
+                    ..fields
+                };
                 "emit"
             }
             86..90 => {
@@ -267,7 +244,7 @@ impl Run {
         if chance.one_in(10) {
             message.if_version = Some(RecordVersion(chance.below(12) as u64));
         }
-        if number > 1 && chance.one_in(12) {
+        if number > 1 && chance.one_in(12) && !self.calls.is_empty() {
             // A command id again, with other content or for another record.
             message.command_id = self.calls[chance.below(self.calls.len())].message.command_id.clone();
         }
@@ -316,7 +293,7 @@ impl Run {
             87..90 => {
                 let payload = self.odd_payload();
                 note!(self.world, "odd payload for group {group}: {}", String::from_utf8_lossy(&payload));
-                let _ = self.world.log_command(group, payload, None);
+                let _ = self.world.log_command(group, payload);
             }
             90..94 => {
                 let jump = [1_000, 6_000, 25_000, 70_000][self.chance().below(4)];

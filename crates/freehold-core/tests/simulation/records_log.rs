@@ -54,6 +54,11 @@ impl RecordsLog {
         self.shadow.len() as u64
     }
 
+    /// Messages that a reader can still get.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept.len()
+    }
+
     pub(crate) fn newest_claim(&self, group: u16) -> u64 {
         self.newest_claims.get(&group).copied().unwrap_or_default()
     }

@@ -2,7 +2,7 @@
 
 use freehold_core::{
     Attempt, Change, Claim, CommandLogIncarnation, CommandName, DecidedCommand, EmittedCommand, ErrorCode, Json,
-    MembersRevision, Outcome, Refusal, Status,
+    Member, MembersRevision, Outcome, Refusal, Status,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -151,6 +151,7 @@ prop_compose! {
         position in option::of(decided()),
         highest in option::of(decided()),
         attempt in option::of(decided()),
+        tried_by in prop::collection::vec(instance(), 0..3),
         times in any::<[u64; 2]>(),
     ) -> GroupState {
         GroupState {
@@ -165,6 +166,7 @@ prop_compose! {
             position,
             highest,
             attempt: attempt.map(|command| Attempt { log: CommandLogIncarnation(log), command, number: 3 }),
+            tried_by: tried_by.into_iter().map(|instance| Member { instance, nonce: "nonce".parse().unwrap() }).collect(),
             claim_time: LogTime(times[0]),
             decided_until: LogTime(times[1]),
         }

@@ -20,6 +20,11 @@ pub(crate) struct Input {
 pub(crate) type Rows = FlightRows<Box<dyn Read + Send>>;
 
 impl Input {
+    /// The flag that names the same input again.
+    pub(crate) fn flag(&self) -> String {
+        self.data.as_ref().map_or(String::new(), |path| format!(" --data {}", path.display()))
+    }
+
     /// Starts to read.
     pub(crate) fn rows(&self) -> anyhow::Result<Rows> {
         let input: Box<dyn Read + Send> = match &self.data {

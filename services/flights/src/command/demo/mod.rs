@@ -32,7 +32,7 @@ use deployment::Deployment;
 use killer::Killer;
 use report::{Report, SiteVerified};
 
-use super::load::{Loader, Meter, Sites, Verifier, VersionWait, milliseconds, progress_bar, wait_shown};
+use super::load::{Loader, Meter, Sites, Verifier, milliseconds, progress_bar, wait_shown};
 use super::printer::Printer;
 
 /// How long all copies have to become identical once the last command is answered.
@@ -72,7 +72,7 @@ async fn run_to_the_end(options: &Options, printer: Printer) -> anyhow::Result<b
         deployment.keep_files(printer);
     }
     if options.keep {
-        printer.text(hints::what_to_try(&deployment));
+        printer.text(hints::what_to_try(&deployment, &options.input));
         interrupted().await;
         printer.step("stopping");
     }
@@ -102,7 +102,7 @@ async fn prove(options: &Options, tally: &Tally, deployment: &Deployment, printe
     let ((ended, lag), kills) = (loaded?, kills?);
 
     printer.step("comparing every flight at every site with the data");
-    let verifier = Verifier::new(options.pace.clone(), VersionWait::Service);
+    let verifier = Verifier::new(options.pace.clone());
     let bar = progress_bar("verify", tally.flights() * tally.flights.len() as u64);
     let at_each_site = clients.iter().map(|(site, client)| {
         let verifier = &verifier;

@@ -24,7 +24,7 @@ pub(crate) use options::{Options, Pace};
 pub(crate) use progress::{progress_bar, wait_shown};
 pub(crate) use report::LoadFigures;
 pub(crate) use sites::{SiteUrl, Sites};
-pub(crate) use verifier::{Verified, Verifier, VersionWait};
+pub(crate) use verifier::{Verified, Verifier};
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ pub(crate) async fn run(options: Options, printer: Printer) -> anyhow::Result<bo
     let ended = wait_shown(&bar, || meter.commands(), loader.run(options.input.rows()?)).await?;
     let mut verified = Vec::new();
     if options.verifies() && ended == Ended::AtTheEnd {
-        let verifier = Verifier::new(options.pace.clone(), VersionWait::None);
+        let verifier = Verifier::new(options.pace.clone());
         let bar = progress_bar("verify", tally.flights());
         let verifying = verifier.run(options.input.rows()?, |home| sites.client(home));
         verified.push(wait_shown(&bar, || verifier.checked(), verifying).await?);

@@ -24,20 +24,10 @@ const RETRY_PAUSE: Duration = Duration::from_millis(25);
 /// Differences that are kept in full; the others are counted.
 const MAX_KEPT_DIFFERENCES: usize = 10;
 
-/// Whether a copy is given time to reach the version that it should have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum VersionWait {
-    /// What it has now counts.
-    None,
-    /// The service waits as long as it does by default.
-    Service,
-}
-
 /// Reads all flights back.
 #[derive(Debug)]
 pub(crate) struct Verifier {
     pace: Pace,
-    wait: VersionWait,
     checked: AtomicU64,
 }
 
@@ -78,8 +68,8 @@ struct Found {
 }
 
 impl Verifier {
-    pub(crate) fn new(pace: Pace, wait: VersionWait) -> Self {
-        Self { pace, wait, checked: AtomicU64::new(0) }
+    pub(crate) fn new(pace: Pace) -> Self {
+        Self { pace, checked: AtomicU64::new(0) }
     }
 
     /// Flights that were compared so far.
@@ -124,7 +114,7 @@ impl Verifier {
             found,
             expected: format!("version {version}, owner {home}, {expected:?}"),
         };
-        Ok(match self.get(client, row, version).await? {
+        Ok(match self.get(client, row).await? {
             Ok(found) if (found.version, &found.owner, &found.record) == (version, &home, &expected) => (version, None),
             Ok(Found { version, owner, record }) => {
                 (version, Some(differs(format!("version {version}, owner {owner}, {record:?}"))))
@@ -134,17 +124,8 @@ impl Verifier {
     }
 
     /// Reads a flight; the inner error says that there is none.
-    async fn get(
-        &self,
-        client: &Client,
-        row: &FlightRow,
-        version: RecordVersion,
-    ) -> anyhow::Result<Result<Found, String>> {
-        let mut request = serde_json::json!({ "id": row.id.to_string() });
-        if self.wait == VersionWait::Service {
-            request["min_version"] = version.0.into();
-        }
-        let body = Bytes::from(request.to_string());
+    async fn get(&self, client: &Client, row: &FlightRow) -> anyhow::Result<Result<Found, String>> {
+        let body = Bytes::from(serde_json::json!({ "id": row.id.to_string() }).to_string());
         let options = SendOptions { timeout: self.pace.try_timeout(), ..SendOptions::default() };
         let started = Instant::now();
         loop {
