@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use freehold_core::{
-    Command, DecisionContext, EmittedCommand, HomeRule, Json, Kind, KindDefinition, Never, Record, Rejection, Verdict,
+    Command, DecisionContext, EmittedCommand, HomeRule, Json, Kind, KindDefinition, Never, Record, Rejection,
+    TypedCommand, Verdict,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -65,15 +66,20 @@ pub struct Add {
     pub slow_ms: u64,
 }
 
+/// What an instance says in its log when it begins a decision that takes long.
+pub const SLOW: &str = "a slow decision";
+
 impl Command for Add {
     const NAME: &'static str = "add";
     type Record = Counter;
     type Reply = Total;
     type Rejection = Never;
 
-    fn decide(self, record: Option<Counter>, _context: &DecisionContext<'_>) -> Verdict<Self> {
+    fn decide(self, record: Option<Counter>, context: &DecisionContext<'_>) -> Verdict<Self> {
         let mut counter = record.unwrap_or_default();
         if self.slow_ms > 0 {
+            // For tests that wait until a holder is at work.
+            tracing::info!(id = %context.id, "{SLOW}");
             std::thread::sleep(Duration::from_millis(self.slow_ms));
         }
         if let Some(client) = self.client {
@@ -121,6 +127,48 @@ impl Command for Take {
         let mut counter = record.unwrap_or_default();
         if counter.total < self.amount {
             return Verdict::reject(NotEnough { wanted: self.amount });
+        }
+        counter.total -= self.amount;
+        counter.changes += 1;
+        let reply = counter.reply();
+        Verdict::accept(counter, reply)
+    }
+}
+
+/// `take` as a later release of the service has it: nobody takes more than 10 at a time.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StrictTake {
+    /// What to take.
+    pub amount: i64,
+}
+
+/// More than anybody may take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("{wanted} is more than the {MOST_TAKEN} that anybody may take")]
+pub struct TooMuch {
+    wanted: i64,
+}
+
+/// The most that the later release lets anybody take.
+pub const MOST_TAKEN: i64 = 10;
+
+impl Rejection for TooMuch {
+    fn code(&self) -> &'static str {
+        "too_much"
+    }
+}
+
+impl Command for StrictTake {
+    const NAME: &'static str = "take";
+    type Record = Counter;
+    type Reply = Total;
+    type Rejection = TooMuch;
+
+    fn decide(self, record: Option<Counter>, _context: &DecisionContext<'_>) -> Verdict<Self> {
+        let mut counter = record.unwrap_or_default();
+        if self.amount > MOST_TAKEN {
+            return Verdict::reject(TooMuch { wanted: self.amount });
         }
         counter.total -= self.amount;
         counter.changes += 1;
@@ -242,4 +290,9 @@ pub fn definition() -> KindDefinition {
         .build();
     definition.home = HomeRule::Prefix;
     definition
+}
+
+/// The kind as a later release of the service has it, with other rules and the same settings.
+pub fn strict_definition() -> KindDefinition {
+    definition().with(TypedCommand::<StrictTake>::default())
 }

@@ -4,6 +4,9 @@
 //! The tests themselves are in `tests/`, one file a property. Nothing here mocks anything: every test has its own
 //! nats-servers.
 
+pub mod audit;
+pub mod copies;
 pub mod counter;
+pub mod gate;
 pub mod place;
 pub mod workload;

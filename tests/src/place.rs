@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use freehold::{Client, ConnectOptions, RunningService, Service, ServiceConfig};
-use freehold_core::KindDefinition;
+use freehold_core::{GroupCount, KindDefinition};
 use freehold_sandbox::{Process, ProcessOptions, Sandbox, Site};
 
 /// How long a process may take until it answers.
@@ -54,11 +54,35 @@ pub struct InstanceProcess {
 impl InstanceProcess {
     /// Starts `e2e-service`, whose path the test knows, and waits until it answers.
     pub async fn start(program: &str, config: &ServiceConfig, directory: &Path) -> Result<Self> {
+        Self::start_with(program, config, directory, &[]).await
+    }
+
+    /// The same with environment variables.
+    pub async fn start_with(
+        program: &str,
+        config: &ServiceConfig,
+        directory: &Path,
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
+        let file = config_file(config, directory)?;
         let name = config.instance.to_string();
-        let file: PathBuf = directory.join(format!("{name}.json"));
-        std::fs::write(&file, serde_json::to_vec_pretty(config)?)?;
         let log = directory.join(format!("{name}.log"));
         let options = ProcessOptions::new(name.clone(), program, log).arg(&file);
+        let options = environment.iter().fold(options, |options, (name, value)| options.env(name, value));
+        Self::launch(name, options).await
+    }
+
+    /// The same, in a process that gets an error, and not a deadly signal, where a file may not grow any more.
+    pub async fn start_with_file_limits(program: &str, config: &ServiceConfig, directory: &Path) -> Result<Self> {
+        let file = config_file(config, directory)?;
+        let name = config.instance.to_string();
+        let log = directory.join(format!("{name}.log"));
+        let script = "trap '' XFSZ; exec \"$0\" \"$1\"";
+        let options = ProcessOptions::new(name.clone(), "sh", log).args(["-c", script, program]).arg(&file);
+        Self::launch(name, options).await
+    }
+
+    async fn launch(name: String, options: ProcessOptions) -> Result<Self> {
         let process = Process::start(options)?;
         let ready = ready_line(&process).await?;
         Ok(Self { name, process, ready })
@@ -82,16 +106,22 @@ impl InstanceProcess {
     }
 }
 
+fn config_file(config: &ServiceConfig, directory: &Path) -> Result<PathBuf> {
+    let file = directory.join(format!("{}.json", config.instance));
+    std::fs::write(&file, serde_json::to_vec_pretty(config)?)?;
+    Ok(file)
+}
+
 async fn ready_line(process: &Process) -> Result<serde_json::Value> {
     let line = process.wait_for_line("\"ready\"", READY).await.context("the instance did not start")?;
     Ok(serde_json::from_str(line.trim())?)
 }
 
-/// The id of a record of a site that falls into a group of a kind with the default group count.
-pub fn record_in_group(site: &str, group: u16) -> String {
+/// The id of a record of a site that falls into a group of a kind with so many groups.
+pub fn record_in_group(site: &str, groups: GroupCount, group: u16) -> String {
     let falls = |id: &String| {
         let id: Result<freehold_core::RecordId, _> = id.parse();
-        id.is_ok_and(|id| freehold_core::GroupCount::DEFAULT.group_of(&id).0 == group)
+        id.is_ok_and(|id| groups.group_of(&id).0 == group)
     };
     let found = (0..100_000).map(|number| format!("{site}-probe-{number}")).find(falls);
     found.unwrap_or_else(|| panic!("no id falls into group {group}"))

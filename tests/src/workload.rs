@@ -14,6 +14,12 @@ use crate::counter::Counter;
 /// How long a client goes on trying one command.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a client waits for an answer unless it is told otherwise: longer than a request handler waits for an outcome.
+const ASK_AGAIN: Duration = Duration::from_secs(6);
+
+/// How long a copy may take to have a version.
+const VERSION_PATIENCE_MS: u64 = 30_000;
+
 /// What a client knows when it ends: how many of its commands were acknowledged, by record.
 pub type Acknowledged = BTreeMap<String, u64>;
 
@@ -34,13 +40,24 @@ pub struct Workload {
 impl Workload {
     /// Starts clients. Client `c<n>` works on record `<site>-<n mod records>`, one command after the other.
     pub fn start(client: &Client, site: &str, clients: usize, records: usize) -> Self {
+        Self::start_asking_again(client, site, clients, records, ASK_AGAIN)
+    }
+
+    /// The same with clients that ask again after this time without an answer.
+    pub fn start_asking_again(
+        client: &Client,
+        site: &str,
+        clients: usize,
+        records: usize,
+        ask_again: Duration,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicU64::new(0));
         let start = |number: usize| {
             let name = format!("c{number}");
             let record = format!("{site}-{}", number % records);
             let (client, stop, acknowledged) = (client.clone(), Arc::clone(&stop), Arc::clone(&acknowledged));
-            let working = work(client, name.clone(), record, stop, acknowledged);
+            let working = work(client, name.clone(), record, ask_again, stop, acknowledged);
             (name, tokio::spawn(working))
         };
         let clients = (0..clients).map(start).collect();
@@ -62,7 +79,8 @@ impl Workload {
             if sent == 0 {
                 continue;
             }
-            let counter = read(client, &record).await?;
+            // Who reads may be another instance than the one that has answered the last command: its copy may be a little behind.
+            let counter = read_at_least(client, &record, sent).await?;
             ensure!(counter.breaches.is_empty(), "{record}: {:?}", counter.breaches);
             ensure!(counter.last == last, "{record}: the record has {:?}, the clients {last:?}", counter.last);
             ensure!(counter.changes == sent, "{record}: {} changes for {sent} commands", counter.changes);
@@ -76,6 +94,7 @@ async fn work(
     client: Client,
     name: String,
     record: String,
+    ask_again: Duration,
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicU64>,
 ) -> Result<u64> {
@@ -83,7 +102,7 @@ async fn work(
     while !stop.load(Ordering::Relaxed) {
         number += 1;
         let body = serde_json::json!({ "id": record, "amount": 1, "client": name, "number": number });
-        let answer = send(&client, "add", &body, Some(&format!("{name}-{number}"))).await?;
+        let answer = send_asking_again(&client, "add", &body, &format!("{name}-{number}"), ask_again).await?;
         if let Err(refusal) = answer.result {
             anyhow::bail!("command {number}: {refusal:?}");
         }
@@ -100,24 +119,42 @@ pub async fn send(
     command_id: Option<&str>,
 ) -> Result<freehold::Answer> {
     let command_id = command_id.map(str::to_owned).unwrap_or_else(|| ulid::Ulid::generate().to_string());
-    let options = SendOptions {
-        command_id: Some(CommandId::from_caller(&command_id)?),
-        timeout: Duration::from_secs(6),
-        ..SendOptions::default()
-    };
-    let body = bytes::Bytes::from(body.to_string());
-    Ok(client.request_until_answered(&kind(), command, body, &options, PATIENCE).await?)
+    send_asking_again(client, command, body, &command_id, ASK_AGAIN).await
 }
 
 /// Sends a command until it is answered, asking again soon: a request whose instance dies gets no answer.
 pub async fn send_quickly(client: &Client, command: &str, body: &serde_json::Value) -> Result<freehold::Answer> {
-    let options = SendOptions {
-        command_id: Some(CommandId::from_caller(&ulid::Ulid::generate().to_string())?),
-        timeout: Duration::from_millis(100),
-        ..SendOptions::default()
-    };
+    let command_id = ulid::Ulid::generate().to_string();
+    send_asking_again(client, command, body, &command_id, Duration::from_millis(100)).await
+}
+
+/// Sends a command until it is answered, asking again after this time without an answer.
+pub async fn send_asking_again(
+    client: &Client,
+    command: &str,
+    body: &serde_json::Value,
+    command_id: &str,
+    ask_again: Duration,
+) -> Result<freehold::Answer> {
+    let options = options(command_id, ask_again)?;
     let body = bytes::Bytes::from(body.to_string());
     Ok(client.request_until_answered(&kind(), command, body, &options, PATIENCE).await?)
+}
+
+/// Sends a command once. An error means that there was no answer.
+pub async fn send_once(
+    client: &Client,
+    command: &str,
+    body: &serde_json::Value,
+    command_id: &str,
+    patience: Duration,
+) -> Result<freehold::Answer> {
+    let body = bytes::Bytes::from(body.to_string());
+    Ok(client.request(&kind(), command, body, &options(command_id, patience)?).await?)
+}
+
+fn options(command_id: &str, timeout: Duration) -> Result<SendOptions> {
+    Ok(SendOptions { command_id: Some(CommandId::from_caller(command_id)?), timeout, ..SendOptions::default() })
 }
 
 /// The reply of an accepted command.
@@ -130,12 +167,18 @@ pub fn reply<T: serde::de::DeserializeOwned>(answer: &freehold::Answer) -> Resul
 
 /// Reads a counter.
 pub async fn read(client: &Client, record: &str) -> Result<Counter> {
+    read_at_least(client, record, 0).await
+}
+
+/// Reads a counter from a copy that has at least this version of it.
+pub async fn read_at_least(client: &Client, record: &str, version: u64) -> Result<Counter> {
     #[derive(serde::Deserialize)]
     struct View {
         record: Counter,
     }
-    let body = serde_json::json!({ "id": record }).to_string();
-    let answer = client.request(&kind(), "get", body.into(), &SendOptions::default()).await?;
+    let body = serde_json::json!({ "id": record, "min_version": version, "timeout_ms": VERSION_PATIENCE_MS });
+    let options = SendOptions { timeout: PATIENCE, ..SendOptions::default() };
+    let answer = client.request(&kind(), "get", body.to_string().into(), &options).await?;
     let body = answer.result.map_err(|refusal| anyhow::anyhow!("{record}: {refusal:?}"))?;
     Ok(serde_json::from_slice::<View>(&body)?.record)
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use freehold::Client;
+use freehold_core::GroupCount;
 use freehold_sandbox::{Sandbox, wait_until};
 use freehold_tests::place::{self, InstanceProcess};
 use freehold_tests::workload::{self, Workload};
@@ -15,16 +16,21 @@ use freehold_tests::workload::{self, Workload};
 const SERVICE: &str = env!("CARGO_BIN_EXE_e2e-service");
 const CLIENTS: usize = 64;
 const RECORDS: usize = 200;
+/// Of two instances each holds half of them, so that a kill moves 64 groups at once.
+const GROUPS: u16 = 128;
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Kills an instance again and again while clients retry; measures from the kill to the first acknowledged command of
 /// each group that it held.
 async fn kills(sandbox: Sandbox, count: usize) -> Result<()> {
     let site = sandbox.site("ewr");
     let directory = tempfile::tempdir()?;
+    let groups = GROUPS.to_string();
+    let environment = [("E2E_GROUPS", groups.as_str())];
     let mut instances = Vec::new();
     for name in ["one", "two"] {
         let config = place::config(site, name, directory.path())?;
-        instances.push(InstanceProcess::start(SERVICE, &config, directory.path()).await?);
+        instances.push(InstanceProcess::start_with(SERVICE, &config, directory.path(), &environment).await?);
     }
     let client = place::client(site).await?;
     let workload = Workload::start(&client, "ewr", CLIENTS, RECORDS);
@@ -32,7 +38,8 @@ async fn kills(sandbox: Sandbox, count: usize) -> Result<()> {
     for kill in 0..count {
         let before = workload.acknowledged.load(std::sync::atomic::Ordering::Relaxed);
         let enough = || async { workload.acknowledged.load(std::sync::atomic::Ordering::Relaxed) > before + 500 };
-        wait_until("the clients make progress", Duration::from_secs(30), enough).await?;
+        wait_until("the clients make progress", PATIENCE, enough).await?;
+        wait_until("each instance holds its half", PATIENCE, || each_holds_its_half(&client)).await?;
         let victim = &mut instances[kill % 2];
         victim.process().kill().await?;
         failovers.push(failover(&client).await?);
@@ -49,13 +56,22 @@ async fn kills(sandbox: Sandbox, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// The time until every group has applied a command that was sent after the kill.
+async fn each_holds_its_half(client: &Client) -> bool {
+    let answers = client.ask_all("$SRV.STATS.counters", Duration::from_millis(200)).await.unwrap_or_default();
+    let held = answers.iter().filter_map(|answer| {
+        let answer: serde_json::Value = serde_json::from_slice(answer).ok()?;
+        answer["data"]["groups_held"].as_u64()
+    });
+    held.collect::<Vec<_>>() == [u64::from(GROUPS / 2); 2]
+}
+
+/// The time until every group, the 64 of the victim among them, has applied a command that was sent after the kill.
 async fn failover(client: &Client) -> Result<Duration> {
     let killed = Instant::now();
-    let probes = (0..freehold_core::GroupCount::DEFAULT.get()).map(|group| {
+    let probes = (0..GROUPS).map(|group| {
         let client = client.clone();
         async move {
-            let record = place::record_in_group("ewr", group);
+            let record = place::record_in_group("ewr", GroupCount::new(GROUPS)?, group);
             let body = serde_json::json!({ "id": record, "amount": 0 });
             workload::send_quickly(&client, "add", &body).await?;
             anyhow::Ok(killed.elapsed())

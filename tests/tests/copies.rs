@@ -1,0 +1,122 @@
+//! P4: copies converge after every cut, and say how old they are meanwhile.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use freehold::{Client, RunningService};
+use freehold_core::SiteName;
+use freehold_sandbox::{Sandbox, wait_until};
+use freehold_tests::{counter, place, workload};
+use serde_json::json;
+
+const SOON: Duration = Duration::from_secs(60);
+/// How long a link is cut. The server's own mirror often needs longer than this after the link is back.
+const CUT: Duration = Duration::from_secs(15);
+/// What copies may take to be equal after a heal.
+const EQUAL_WITHIN: Duration = Duration::from_secs(5);
+const UPDATES: u64 = 500;
+
+struct Sites {
+    sandbox: Sandbox,
+    services: Vec<RunningService>,
+    ewr: Client,
+    jfk: Client,
+    _data: tempfile::TempDir,
+}
+
+async fn two_sites() -> Result<Sites> {
+    let sandbox = Sandbox::builder().site("ewr").site("jfk").cuttable(true).start().await?;
+    let data = tempfile::tempdir()?;
+    let names: Vec<SiteName> = vec!["ewr".parse()?, "jfk".parse()?];
+    let mut services = Vec::new();
+    for name in ["ewr", "jfk"] {
+        let mut config = place::config(sandbox.site(name), "one", data.path())?;
+        config.sites = names.clone();
+        services.push(place::start(config, counter::definition()).await?);
+    }
+    let (ewr, jfk) = (place::client(sandbox.site("ewr")).await?, place::client(sandbox.site("jfk")).await?);
+    Ok(Sites { sandbox, services, ewr, jfk, _data: data })
+}
+
+/// The age that one site's service gives its copy of the other's records.
+async fn age_ms(client: &Client, origin: &str) -> Result<Option<u64>> {
+    let answers = client.ask_all("$SRV.STATS.counters", Duration::from_millis(100)).await?;
+    let own = answers.iter().filter_map(|answer| serde_json::from_slice::<serde_json::Value>(answer).ok());
+    let mut ages = own.map(|stats| stats["data"]["age_ms"][origin].clone()).filter(|age| !age.is_null());
+    Ok(ages.next().and_then(|age| age.as_u64()))
+}
+
+async fn changes(client: &Client, record: &str) -> u64 {
+    workload::read(client, record).await.map(|counter| counter.changes).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_are_equal_soon_after_a_cut_and_their_age_is_told_during_it() -> Result<()> {
+    let sites = two_sites().await?;
+    let Sites { sandbox, services, ewr, jfk, .. } = sites;
+    let add = json!({ "id": "ewr-1", "amount": 1 });
+    workload::send(&ewr, "add", &add, None).await?;
+    let copied = || async { changes(&jfk, "ewr-1").await == 1 };
+    wait_until("the first update is copied", SOON, copied).await?;
+    let young = || async { age_ms(&jfk, "ewr").await.is_ok_and(|age| age.is_some_and(|age| age < 2_000)) };
+    wait_until("the copy is known to be young", SOON, young).await?;
+
+    sandbox.cut("ewr").await?;
+    let cut = Instant::now();
+    for _ in 1..UPDATES {
+        workload::send(&ewr, "add", &add, None).await?;
+    }
+    let old = || async {
+        let told = age_ms(&jfk, "ewr").await.ok().flatten().unwrap_or_default();
+        cut.elapsed() > CUT && told > 10_000
+    };
+    wait_until("the cut has lasted, and the copy says so", SOON, old).await?;
+    ensure!(changes(&jfk, "ewr-1").await < UPDATES, "the link was not cut");
+    ensure!(changes(&jfk, "ewr-1").await > 0, "a cut-off site does not read");
+
+    sandbox.heal("ewr")?;
+    sandbox.wait_linked("ewr").await?;
+    let healed = Instant::now();
+    let equal = || async { changes(&jfk, "ewr-1").await == UPDATES };
+    wait_until("the copies are equal", SOON, equal).await?;
+    ensure!(healed.elapsed() < EQUAL_WITHIN, "the copies were equal only after {:?}", healed.elapsed());
+    wait_until("the copy is young again", SOON, young).await.context("after the heal")?;
+    for service in services {
+        service.stop().await;
+    }
+    Ok(())
+}
+
+/// A mirror can stand still for more than a minute after a cut, and for good when somebody has frozen it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_goes_on_although_its_mirror_stands_still() -> Result<()> {
+    let Sites { sandbox, services, ewr, jfk, .. } = two_sites().await?;
+    let add = json!({ "id": "ewr-1", "amount": 1 });
+    workload::send(&ewr, "add", &add, None).await?;
+    let copied = || async { changes(&jfk, "ewr-1").await == 1 };
+    wait_until("the first update is copied", SOON, copied).await?;
+
+    let jetstream = async_nats::jetstream::new(async_nats::connect(place::urls(sandbox.site("jfk"))).await?);
+    let mut mirror = jetstream.get_stream("FH_RECORDS_ewr").await?;
+    let frozen_at = mirror.info().await?.state.last_sequence;
+    let mut frozen = mirror.cached_info().config.clone();
+    frozen.mirror = None;
+    jetstream.update_stream(&frozen).await?;
+    for _ in 1..UPDATES {
+        workload::send(&ewr, "add", &add, None).await?;
+    }
+    let sent = Instant::now();
+    let equal = || async { changes(&jfk, "ewr-1").await == UPDATES };
+    wait_until("the copies are equal", SOON, equal).await?;
+    ensure!(sent.elapsed() < EQUAL_WITHIN, "the copies were equal only after {:?}", sent.elapsed());
+    ensure!(
+        mirror.info().await?.state.last_sequence == frozen_at,
+        "the mirror did not stand still: this shows nothing"
+    );
+    let young = || async { age_ms(&jfk, "ewr").await.is_ok_and(|age| age.is_some_and(|age| age < 2_000)) };
+    wait_until("the copy is known to be young", SOON, young).await?;
+    for service in services {
+        service.stop().await;
+    }
+    Ok(())
+}
