@@ -22,6 +22,7 @@ demo:
 # More seeds of the simulation than the tests run.
 simulate seeds="5000":
     FREEHOLD_SEEDS={{seeds}} cargo test --release --package freehold-core --test simulation -- --nocapture
+    FREEHOLD_SEEDS={{seeds}} cargo test --release --package freehold-core --test sites -- --nocapture
 
 # Licences and advisories of the dependencies.
 deny:

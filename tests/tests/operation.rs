@@ -63,6 +63,7 @@ async fn pass_on(client: Client, number: usize) -> Result<usize> {
     let options = SendOptions {
         command_id: Some(CommandId::from_caller(&format!("pass-{number}"))?),
         wait: Some("accepted".to_owned()),
+        owner_down: None,
         timeout: Duration::from_secs(10),
     };
     let deadline = Instant::now() + SOON;

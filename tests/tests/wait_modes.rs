@@ -47,6 +47,7 @@ impl Deployment {
         let options = SendOptions {
             command_id: Some(CommandId::from_caller(command_id)?),
             wait: Some(wait.to_owned()),
+            owner_down: None,
             timeout: Duration::from_secs(15),
         };
         let body = json!({ "id": "ewr-1", "amount": 1 }).to_string();

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use freehold_core::{CommandId, CommandName, GroupCount, InstanceName, KindName, RecordId, RecordVersion, SiteName};
+use freehold_core::{
+    CommandId, CommandName, GroupCount, InstanceName, KindName, OwnerDown, RecordId, RecordVersion, SiteName,
+};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -68,6 +70,8 @@ pub(crate) enum Task {
     History(HistoryArguments),
     /// Send a command that changes a record.
     Send(SendArguments),
+    /// Move records to another site, one after the other; they can be changed all the while.
+    Rehome(RehomeArguments),
     /// Prove that all copies are equal to one another and to the streams, or show where they differ.
     Verify(VerifyArguments),
 }
@@ -242,6 +246,43 @@ pub(crate) struct SendArguments {
     /// Refuse unless the record has this version; 0 for none yet.
     #[arg(long, value_name = "VERSION", value_parser = parse_version)]
     pub(crate) if_version: Option<RecordVersion>,
+    /// Where another site owns the record and cannot be reached: `queue` keeps the command, `fail` refuses it at once.
+    #[arg(long, value_name = "queue|fail", value_parser = parse_owner_down)]
+    pub(crate) owner_down: Option<OwnerDown>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  freehold rehome customer --record ewr-1 --from ewr --to jfk
+  freehold rehome customer --prefix ewr-vip --from ewr --to jfk --dry-run
+  freehold rehome customer --all --from ewr --to jfk
+
+Both sites must be there. Commands that arrive meanwhile are decided by whoever owns the record when their turn comes, and clients
+need not know. Once interrupted, the same command goes on where it was. Only records move: who may create new ones is up to the
+kind's home rule.")]
+#[command(group = clap::ArgGroup::new("which").required(true).multiple(false))]
+pub(crate) struct RehomeArguments {
+    /// The kind of record.
+    pub(crate) kind: KindName,
+    /// One record.
+    #[arg(long, value_name = "ID", group = "which")]
+    pub(crate) record: Option<RecordId>,
+    /// All records whose ids start with this.
+    #[arg(long, value_name = "PREFIX", group = "which")]
+    pub(crate) prefix: Option<String>,
+    /// All records.
+    #[arg(long, group = "which")]
+    pub(crate) all: bool,
+    /// The site that owns them now; records of other sites stay where they are.
+    #[arg(long, value_name = "SITE")]
+    pub(crate) from: SiteName,
+    /// The site that is to own them.
+    #[arg(long, value_name = "SITE")]
+    pub(crate) to: SiteName,
+    /// Show what would move, and move nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -286,6 +327,14 @@ fn parse_version(text: &str) -> Result<RecordVersion, String> {
 
 fn parse_command_id(text: &str) -> Result<CommandId, String> {
     CommandId::from_caller(text).map_err(|error| error.to_string())
+}
+
+fn parse_owner_down(text: &str) -> Result<OwnerDown, String> {
+    match text {
+        "queue" => Ok(OwnerDown::Queue),
+        "fail" => Ok(OwnerDown::Fail),
+        _ => Err("`queue` or `fail`".to_owned()),
+    }
 }
 
 fn parse_home(text: &str) -> Result<String, String> {

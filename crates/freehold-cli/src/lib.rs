@@ -59,6 +59,7 @@ fn run(arguments: Arguments) -> anyhow::Result<Verdict> {
             Task::List(arguments) => commands::list::run(&context, arguments).await,
             Task::History(arguments) => commands::history::run(&context, arguments).await,
             Task::Send(arguments) => commands::send::run(&context, arguments).await,
+            Task::Rehome(arguments) => commands::rehome::run(&context, arguments).await,
             Task::Verify(arguments) => verify::run(&context, arguments).await,
         }
     })

@@ -23,8 +23,21 @@ pub struct CommandMessage {
     /// The version that the record must have when the command's turn comes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_version: Option<RecordVersion>,
+    /// What to do where the owner of the record cannot be reached; the command is kept where that is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner_down: Option<OwnerDown>,
     /// The command's fields, a JSON object.
     pub body: Json,
+}
+
+/// What becomes of a command whose record another site owns while that site cannot be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnerDown {
+    /// It is kept, and decided when the owner is there again.
+    Queue,
+    /// It is refused at once (`owner_unreachable`).
+    Fail,
 }
 
 impl CommandMessage {

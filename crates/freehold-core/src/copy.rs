@@ -4,18 +4,21 @@
 //! [`CopyWrite`] names. The store implements them in redb, the simulation in memory. Only appliers call it, on the holder
 //! too.
 
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::assignment::Member;
-use crate::envelope::{Attempt, Claim, DecidedCommand, Position, RecordsBody, ResultMessage, Update};
+use crate::envelope::{Attempt, Claim, DecidedCommand, Forward, Position, RecordsBody, ResultMessage, Update};
 use crate::group::GroupNumber;
 use crate::hash::Hash;
 use crate::id::{CommandId, RecordId};
 use crate::json::Json;
 use crate::name::{KindName, SiteName};
-use crate::number::{CommandLogIncarnation, Epoch, LogTime, RecordVersion, StreamSequence};
-use crate::outcome::Change;
+use crate::number::{CommandLogIncarnation, Epoch, ForwardNumber, LogTime, RecordVersion, StreamSequence};
+use crate::outcome::{Change, ForwardPlace};
 use crate::subject::{RecordsSubject, RecordsTopic};
 
 /// A record as a copy holds it.
@@ -35,11 +38,60 @@ pub struct RecordState {
     pub schema: u32,
     /// Hash of the newest update.
     pub hash: Hash,
-    /// Place of the newest update in its owner's records log.
+    /// The site whose records log brought the newest update. Where that update gives the record away it is not the owner.
+    pub origin: SiteName,
+    /// Place of the newest update in that log.
     pub sequence: StreamSequence,
     /// Updates whose outcomes nothing but the update itself carries, and what was published behind the oldest of them; oldest
     /// first, no older than the log keeps outcomes.
     pub uncarried: Vec<Uncarried>,
+    /// How far the logs of the sites that owned it before must be applied for anything to be decided about it.
+    pub moved: BTreeMap<SiteName, StreamSequence>,
+    /// The last update of it in the log of each other site that has owned it.
+    pub elsewhere: BTreeMap<SiteName, LastUpdate>,
+}
+
+impl RecordState {
+    /// The hash of the last update of the record in a site's log.
+    pub fn hash_at(&self, origin: &SiteName) -> Option<Hash> {
+        if self.origin == *origin { Some(self.hash) } else { self.elsewhere.get(origin).map(|last| last.hash) }
+    }
+
+    /// The updates of the record in a site's log whose outcomes nothing carries.
+    pub fn uncarried_at(&self, origin: &SiteName) -> &[Uncarried] {
+        if self.origin == *origin {
+            &self.uncarried
+        } else {
+            self.elsewhere.get(origin).map(|last| last.uncarried.as_slice()).unwrap_or_default()
+        }
+    }
+}
+
+/// The last update of a record in one site's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastUpdate {
+    /// Its place there.
+    pub sequence: StreamSequence,
+    /// The version that it brought.
+    pub version: RecordVersion,
+    /// Its hash.
+    pub hash: Hash,
+    /// As with [`RecordState::uncarried`].
+    pub uncarried: Vec<Uncarried>,
+}
+
+/// A forwarded command that is not answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardState {
+    /// The command; nothing where the copy has heard of its return only.
+    pub forward: Option<Forward>,
+    /// Whether the site that it was sent to has returned it.
+    pub returned: bool,
+    /// Whether it is answered, and what its outcome asks for may not have been sent yet.
+    #[serde(default)]
+    pub decided: bool,
+    /// When the taking site's log took the newest message that carries it.
+    pub logged: LogTime,
 }
 
 /// An update whose outcomes no result message repeats.
@@ -89,12 +141,28 @@ pub struct GroupState {
     /// What earlier lives of the command log had logged up to this time was decided in them.
     #[serde(default)]
     pub decided_until: LogTime,
+    /// The last number of a command that the origin has forwarded, by where to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sent: BTreeMap<SiteName, ForwardNumber>,
+    /// The last number of a forwarded command that the origin has decided or returned, by where from.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub received: BTreeMap<SiteName, ForwardNumber>,
 }
 
 impl GroupState {
     /// The sequence behind which commands may be undecided.
     pub fn position_sequence(&self) -> StreamSequence {
         self.position.as_ref().map(|decided| decided.sequence).unwrap_or_default()
+    }
+
+    /// The last number that the origin has forwarded to a site.
+    pub fn sent_to(&self, site: &SiteName) -> ForwardNumber {
+        self.sent.get(site).copied().unwrap_or_default()
+    }
+
+    /// The last number that the origin has decided or returned of those that a site has forwarded to it.
+    pub fn received_from(&self, site: &SiteName) -> ForwardNumber {
+        self.received.get(site).copied().unwrap_or_default()
     }
 }
 
@@ -125,18 +193,49 @@ pub trait CopyRead {
     /// Outcomes that ended before this time may be missing: the copy was rebuilt from streams that had already dropped
     /// them. 0 where nothing can be missing.
     fn outcomes_complete_from(&self, origin: &SiteName) -> Result<LogTime, Self::Error>;
+    /// Commands of a group that one site has forwarded to another and that are not answered, in the order of their numbers,
+    /// behind `after`, at most `limit`.
+    fn forwards(
+        &self,
+        lane: &Lane<'_>,
+        after: ForwardNumber,
+        limit: usize,
+    ) -> Result<Vec<(ForwardNumber, ForwardState)>, Self::Error>;
+}
+
+/// The way of a group's commands from one site to another.
+#[derive(Debug, Clone, Copy)]
+pub struct Lane<'a> {
+    /// The kind.
+    pub kind: &'a KindName,
+    /// The group.
+    pub group: GroupNumber,
+    /// The site that takes the commands.
+    pub from: &'a SiteName,
+    /// The site that they are sent to.
+    pub to: &'a SiteName,
 }
 
 /// A copy as an applier changes it: one transaction. Reads see what the transaction has written.
 pub trait CopyWrite: CopyRead {
     /// Notes how far an origin's log is applied.
     fn put_applied(&mut self, origin: &SiteName, sequence: StreamSequence, time: LogTime) -> Result<(), Self::Error>;
-    /// Replaces a record's state and keeps the digest of its group at this origin. `before` is the hash that it had there.
+    /// Replaces a record's state and keeps the digest of its group at this origin, which is over the last updates in the
+    /// origin's log, each by [`RecordState::hash_at`].
     fn put_record(
         &mut self,
         place: &RecordPlace<'_>,
-        before: Option<Hash>,
+        before: Option<&RecordState>,
         state: &RecordState,
+    ) -> Result<(), Self::Error>;
+    /// One forwarded command.
+    fn forward(&self, lane: &Lane<'_>, number: ForwardNumber) -> Result<Option<ForwardState>, Self::Error>;
+    /// Keeps a forwarded command, or drops it.
+    fn put_forward(
+        &mut self,
+        lane: &Lane<'_>,
+        number: ForwardNumber,
+        state: Option<&ForwardState>,
     ) -> Result<(), Self::Error>;
     /// Keeps an outcome, in the place of an older one of the same command.
     fn put_outcome(&mut self, kind: &KindName, outcome: &StoredOutcome) -> Result<(), Self::Error>;
@@ -215,6 +314,8 @@ pub struct Applied {
     pub outcomes: Vec<StoredOutcome>,
     /// The record that it brought a newer version of.
     pub record: Option<(RecordId, RecordVersion)>,
+    /// It changed which commands wait for which site, or who owns a record.
+    pub routes_changed: bool,
     /// What was wrong with it.
     pub anomaly: Option<Anomaly>,
 }
@@ -238,7 +339,7 @@ pub enum Anomaly {
         /// The record.
         id: RecordId,
     },
-    /// The record is owned by another site than the one that published.
+    /// The record is owned by another site than the one that published, by all that both have logged.
     #[error("{origin} published an update of {id}, which {owner} owns")]
     Unlawful {
         /// The record.
@@ -301,7 +402,10 @@ pub fn apply<T: CopyWrite>(tables: &mut T, retention: Retention, message: &LogMe
             state.claim_time = message.time;
             state.claims_since_outcome += 1;
         })?,
-        Ok(RecordsBody::Position(position)) => change_group(tables, message, |state| move_position(state, position))?,
+        Ok(RecordsBody::Position(position)) => {
+            forget_sent(tables, message, &position)?;
+            change_group(tables, message, |state| move_position(state, position))?
+        }
         Ok(RecordsBody::Attempt(attempt)) => change_group(tables, message, |state| {
             if state.attempt.as_ref().is_none_or(|earlier| earlier.command != attempt.command) {
                 state.tried_by.clear();
@@ -324,49 +428,121 @@ fn apply_update<T: CopyWrite>(
     let RecordsSubject { site: origin, kind, group, topic } = &message.subject;
     let refused = |anomaly| Ok(Applied { anomaly: Some(anomaly), ..Applied::default() });
     let id = update.id.clone();
-    if *topic != RecordsTopic::Update(id.token()) || update.kind != *kind || update.owner != *origin {
+    if *topic != RecordsTopic::Update(id.token()) || update.kind != *kind {
         return refused(Anomaly::Misplaced { id });
     }
     if update.content_hash() != update.hash {
         return refused(Anomaly::HashMismatch { id });
     }
     let before = tables.record(kind, &id)?;
-    let mut anomaly = None;
-    if let Some(before) = &before {
-        if before.owner != *origin {
-            return refused(Anomaly::Unlawful { id, owner: before.owner.clone(), origin: origin.clone() });
-        }
-        if before.version == update.version && before.hash != update.hash {
-            return refused(Anomaly::Diverged { id, version: update.version });
-        }
-        if update.version > before.version && update.previous != Some(before.hash) {
-            anomaly = Some(Anomaly::Gap { id: id.clone(), have: before.version, got: update.version });
-        }
-    }
-    let newer = before.as_ref().is_none_or(|before| before.version < update.version);
+    let gap = match &before {
+        None => None,
+        Some(before) => match check_lawful(tables, origin, before, &update)? {
+            Ok(gap) => gap,
+            Err(anomaly) => return refused(anomaly),
+        },
+    };
+    let changes_owner = update.owner != *origin || before.as_ref().is_some_and(|before| before.owner != update.owner);
+    let newer = before.as_ref().is_none_or(|before| (before.epoch, before.version) < (update.epoch, update.version));
+    let version = update.version;
+    let changes = update.changes.iter().cloned().map(|change| Change { id: Some(id.clone()), ..change }).collect();
+    let place = RecordPlace { origin, kind, group: *group, id: &id };
     if newer {
-        let mut uncarried = before.as_ref().map(|before| before.uncarried.clone()).unwrap_or_default();
-        uncarried.retain(|old| message.time.ms_since(old.time) < retention.kept_in_log_ms());
-        let surplus = (uncarried.len() + 1).saturating_sub(usize::try_from(retention.history).unwrap_or(usize::MAX));
-        uncarried.drain(..surplus);
-        uncarried.push(Uncarried { sequence: message.sequence, time: message.time });
-        let state = RecordState {
-            version: update.version,
-            owner: update.owner,
-            epoch: update.epoch,
-            time: update.time_ms,
-            record: update.record,
-            schema: update.schema,
-            hash: update.hash,
-            sequence: message.sequence,
-            uncarried,
-        };
-        let place = RecordPlace { origin, kind, group: *group, id: &id };
-        tables.put_record(&place, before.map(|before| before.hash), &state)?;
+        let state = next_state(retention, message, before.as_ref(), update);
+        tables.put_record(&place, before.as_ref(), &state)?;
+    } else if let Some(before) = before.filter(|before| before.origin != *origin) {
+        // The log of a site that owned the record before is read later than that of its successor.
+        let mut state = before.clone();
+        let uncarried = state.elsewhere.remove(origin).map(|last| last.uncarried).unwrap_or_default();
+        let uncarried = with_uncarried(retention, message, uncarried);
+        let last = LastUpdate { sequence: message.sequence, version, hash: update.hash, uncarried };
+        state.elsewhere.insert(origin.clone(), last);
+        tables.put_record(&place, Some(&before), &state)?;
     }
-    let changes = update.changes.into_iter().map(|change| Change { id: Some(id.clone()), ..change }).collect();
-    let outcomes = keep_outcomes(tables, message, changes)?;
-    Ok(Applied { outcomes, record: newer.then_some((id, update.version)), anomaly })
+    let kept = keep_outcomes(tables, message, changes)?;
+    let routes_changed = changes_owner || kept.routes_changed;
+    Ok(Applied { outcomes: kept.outcomes, record: newer.then_some((id, version)), anomaly: gap, routes_changed })
+}
+
+/// Whether an update may follow what the copy has; where it may, what is wrong with it all the same.
+fn check_lawful<T: CopyWrite>(
+    tables: &T,
+    origin: &SiteName,
+    before: &RecordState,
+    update: &Update,
+) -> Result<Result<Option<Anomaly>, Anomaly>, T::Error> {
+    let id = || update.id.clone();
+    let unlawful = || Anomaly::Unlawful { id: id(), owner: before.owner.clone(), origin: origin.clone() };
+    let follows = update.previous == Some(before.hash);
+    let gap = || (!follows).then(|| Anomaly::Gap { id: id(), have: before.version, got: update.version });
+    if update.epoch < before.epoch || update.hash == before.hash {
+        // Of a time before the record moved, or said again.
+        return Ok(Ok(None));
+    }
+    if update.epoch == before.epoch {
+        let same_log = before.origin == *origin;
+        return Ok(match update.version.cmp(&before.version) {
+            Ordering::Greater if before.owner == *origin && update.owner == *origin => Ok(gap()),
+            Ordering::Equal if same_log => Err(Anomaly::Diverged { id: id(), version: update.version }),
+            // Read again, or the update that gave the record to its owner, whose log was read ahead of this one.
+            Ordering::Less if same_log || update.owner == before.owner => Ok(None),
+            _ => Err(unlawful()),
+        });
+    }
+    let gives_away = before.owner == *origin && update.epoch == before.epoch.next() && update.owner != *origin;
+    if gives_away {
+        return Ok(Ok(gap()));
+    }
+    // It has moved, and the copy has not seen how. That is so where it has not read all that the update rests on.
+    for (site, sequence) in &update.moved {
+        if tables.applied(site)? < *sequence {
+            return Ok(Ok(None));
+        }
+    }
+    Ok(Err(unlawful()))
+}
+
+/// The record behind its newest update.
+fn next_state(retention: Retention, message: &LogMessage, before: Option<&RecordState>, update: Update) -> RecordState {
+    let origin = &message.subject.site;
+    let mut elsewhere = before.map(|before| before.elsewhere.clone()).unwrap_or_default();
+    let uncarried = match before {
+        Some(before) if before.origin == *origin => before.uncarried.clone(),
+        Some(RecordState { sequence, version, hash, uncarried, origin: other, .. }) => {
+            let (sequence, version, hash, uncarried) = (*sequence, *version, *hash, uncarried.clone());
+            elsewhere.insert(other.clone(), LastUpdate { sequence, version, hash, uncarried });
+            elsewhere.remove(origin).map(|last| last.uncarried).unwrap_or_default()
+        }
+        None => Vec::new(),
+    };
+    let uncarried = with_uncarried(retention, message, uncarried);
+    let mut moved = update.moved;
+    if update.owner != *origin {
+        moved.insert(origin.clone(), message.sequence);
+    }
+    RecordState {
+        version: update.version,
+        owner: update.owner,
+        epoch: update.epoch,
+        time: update.time_ms,
+        record: update.record,
+        schema: update.schema,
+        hash: update.hash,
+        origin: origin.clone(),
+        sequence: message.sequence,
+        uncarried,
+        moved,
+        elsewhere,
+    }
+}
+
+/// The updates of a record in one log whose outcomes nothing carries, with a new one.
+fn with_uncarried(retention: Retention, message: &LogMessage, mut uncarried: Vec<Uncarried>) -> Vec<Uncarried> {
+    uncarried.retain(|old| message.time.ms_since(old.time) < retention.kept_in_log_ms());
+    let surplus = (uncarried.len() + 1).saturating_sub(usize::try_from(retention.history).unwrap_or(usize::MAX));
+    uncarried.drain(..surplus);
+    uncarried.push(Uncarried { sequence: message.sequence, time: message.time });
+    uncarried
 }
 
 fn apply_result<T: CopyWrite>(
@@ -376,18 +552,95 @@ fn apply_result<T: CopyWrite>(
 ) -> Result<Applied, T::Error> {
     let RecordsSubject { site: origin, kind, group, .. } = &message.subject;
     for carried in &result.carries {
-        if let Some(mut state) = tables.record(kind, &carried.id)? {
+        if let Some(before) = tables.record(kind, &carried.id)? {
             // Carried in order only: the length of this list then is the distance of the oldest to the history limit, even
             // where the message that carried the older ones was lost.
-            if state.uncarried.first().is_some_and(|update| update.sequence == carried.sequence) {
-                state.uncarried.remove(0);
+            let oldest = before.uncarried_at(origin).first();
+            if oldest.is_some_and(|update| update.sequence == carried.sequence) {
+                let mut state = before.clone();
+                match state.elsewhere.get_mut(origin) {
+                    Some(last) => last.uncarried.remove(0),
+                    None => state.uncarried.remove(0),
+                };
                 let place = RecordPlace { origin, kind, group: *group, id: &carried.id };
-                tables.put_record(&place, Some(state.hash), &state)?;
+                tables.put_record(&place, Some(&before), &state)?;
             }
         }
     }
-    let outcomes = keep_outcomes(tables, message, result.changes)?;
-    Ok(Applied { outcomes, ..Applied::default() })
+    let mut changes = result.changes;
+    for place in &result.returns {
+        apply_return(tables, message, place)?;
+    }
+    let routed = !result.returns.is_empty() || !result.forwards.is_empty();
+    for forward in result.forwards {
+        let change = forward.change();
+        if apply_forward(tables, message, forward)? {
+            changes.push(change);
+        }
+    }
+    let kept = keep_outcomes(tables, message, changes)?;
+    let routes_changed = routed || kept.routes_changed;
+    Ok(Applied { outcomes: kept.outcomes, routes_changed, ..Applied::default() })
+}
+
+/// A command is on its way from this log's site to another. Tells whether it still is, by all that the copy has read.
+fn apply_forward<T: CopyWrite>(tables: &mut T, message: &LogMessage, forward: Forward) -> Result<bool, T::Error> {
+    let RecordsSubject { site: origin, kind, group, .. } = &message.subject;
+    let place = forward.place.clone();
+    change_group(tables, message, |state| {
+        let sent = state.sent.entry(place.to.clone()).or_default();
+        *sent = place.number.max(*sent);
+        move_highest(state, origin, &forward.change());
+    })?;
+    if let Some(before) = &forward.instead_of {
+        let lane = Lane { kind, group: *group, from: origin, to: &before.to };
+        tables.put_forward(&lane, before.number, None)?;
+    }
+    let lane = Lane { kind, group: *group, from: origin, to: &place.to };
+    let known = tables.forward(&lane, place.number)?;
+    // The owner's log may have been read ahead of this one.
+    let answered = match &known {
+        Some(known) => known.decided,
+        None => tables.group(&place.to, kind, *group)?.received_from(origin) >= place.number,
+    };
+    if !answered {
+        let returned = known.is_some_and(|known| known.returned);
+        let (command_id, id) = (forward.command.command_id.clone(), forward.command.id.clone());
+        let state = ForwardState { forward: Some(forward), returned, decided: false, logged: message.time };
+        tables.put_forward(&lane, place.number, Some(&state))?;
+        let known = tables.outcome(kind, Some(&id), &command_id)?;
+        // What was decided of the command, here or for a caller at another site, stays.
+        return Ok(!known.is_some_and(|known| known.change.is_final()));
+    }
+    Ok(false)
+}
+
+/// This log's site does not decide a command that was forwarded to it.
+fn apply_return<T: CopyWrite>(tables: &mut T, message: &LogMessage, place: &ForwardPlace) -> Result<(), T::Error> {
+    let RecordsSubject { site: origin, kind, group, .. } = &message.subject;
+    receive(tables, message, place)?;
+    let lane = Lane { kind, group: *group, from: &place.from, to: origin };
+    let known = tables.forward(&lane, place.number)?;
+    // Who took it may have sent it on already, in a log that was read ahead of this one.
+    if known.is_none() && tables.group(&place.from, kind, *group)?.sent_to(origin) >= place.number {
+        return Ok(());
+    }
+    let (forward, logged) = known.map(|known| (known.forward, known.logged)).unwrap_or_default();
+    tables.put_forward(&lane, place.number, Some(&ForwardState { forward, returned: true, decided: false, logged }))
+}
+
+/// This log's site has dealt with a command that was forwarded to it.
+fn receive<T: CopyWrite>(tables: &mut T, message: &LogMessage, place: &ForwardPlace) -> Result<(), T::Error> {
+    change_group(tables, message, |state| {
+        let received = state.received.entry(place.from.clone()).or_default();
+        *received = place.number.max(*received);
+    })?;
+    Ok(())
+}
+
+struct KeptOutcomes {
+    outcomes: Vec<StoredOutcome>,
+    routes_changed: bool,
 }
 
 /// Keeps the outcomes of a message and moves the group's furthest decided command.
@@ -395,37 +648,66 @@ fn keep_outcomes<T: CopyWrite>(
     tables: &mut T,
     message: &LogMessage,
     changes: Vec<Change>,
-) -> Result<Vec<StoredOutcome>, T::Error> {
+) -> Result<KeptOutcomes, T::Error> {
     let RecordsSubject { site: origin, kind, group, .. } = &message.subject;
+    let mut kept = KeptOutcomes { outcomes: Vec::with_capacity(changes.len()), routes_changed: false };
     if changes.is_empty() {
-        return Ok(Vec::new());
+        return Ok(kept);
     }
     let mut state = tables.group(origin, kind, *group)?;
     let unchanged = state.clone();
     state.claims_since_outcome = 0;
     state.attempt = None;
     state.tried_by.clear();
-    let mut outcomes = Vec::with_capacity(changes.len());
     let mut commands = Vec::with_capacity(changes.len());
     for change in changes {
-        let further = state.highest.as_ref().is_none_or(|highest| highest.sequence < change.sequence);
-        if change.log == state.log && further {
-            state.highest = Some(DecidedCommand {
-                sequence: change.sequence,
-                command_id: change.command_id.clone(),
-                time_ms: change.time_ms,
-            });
+        if change.is_final() {
+            kept.routes_changed |= end_of_way(tables, message, &change, &mut state)?;
         }
+        move_highest(&mut state, origin, &change);
         commands.push((change.id.clone(), change.command_id.clone()));
         let outcome = StoredOutcome { change, origin: origin.clone(), sequence: message.sequence, time: message.time };
         tables.put_outcome(kind, &outcome)?;
-        outcomes.push(outcome);
+        kept.outcomes.push(outcome);
     }
     tables.put_message(origin, message.sequence, message.time, kind, &commands)?;
     if state != unchanged {
         tables.put_group(origin, kind, *group, &state)?;
     }
-    Ok(outcomes)
+    Ok(kept)
+}
+
+/// A command of this site's own log moves the group's furthest decided one.
+fn move_highest(state: &mut GroupState, origin: &SiteName, change: &Change) {
+    let further = state.highest.as_ref().is_none_or(|highest| highest.sequence < change.sequence);
+    if change.was_taken_at(origin) && change.log == state.log && further {
+        let Change { sequence, command_id, time_ms, .. } = change.clone();
+        state.highest = Some(DecidedCommand { sequence, command_id, time_ms });
+    }
+}
+
+/// A forwarded command is on its way no more. Tells whether the change is about one.
+fn end_of_way<T: CopyWrite>(
+    tables: &mut T,
+    message: &LogMessage,
+    change: &Change,
+    state: &mut GroupState,
+) -> Result<bool, T::Error> {
+    let RecordsSubject { site: origin, kind, group, .. } = &message.subject;
+    let Some(place) = &change.forwarded else { return Ok(false) };
+    let lane = Lane { kind, group: *group, from: &place.from, to: &place.to };
+    if place.from == *origin {
+        // It came back, and its taker has become the owner.
+        tables.put_forward(&lane, place.number, None)?;
+        return Ok(true);
+    }
+    let received = state.received.entry(place.from.clone()).or_default();
+    *received = place.number.max(*received);
+    // Its taker's log does not deliver it again: what it asks for is found by this until a position tells that it was sent.
+    let known = if change.asks_for_something() { tables.forward(&lane, place.number)? } else { None };
+    let decided = known.map(|known| ForwardState { decided: true, ..known });
+    tables.put_forward(&lane, place.number, decided.as_ref())?;
+    Ok(true)
 }
 
 fn change_group<T: CopyWrite>(
@@ -440,7 +722,28 @@ fn change_group<T: CopyWrite>(
     Ok(Applied::default())
 }
 
+/// What forwarded commands have asked for was sent up to a position.
+fn forget_sent<T: CopyWrite>(tables: &mut T, message: &LogMessage, position: &Position) -> Result<(), T::Error> {
+    let RecordsSubject { site: origin, kind, group, .. } = &message.subject;
+    for (from, received) in &position.received {
+        let lane = Lane { kind, group: *group, from, to: origin };
+        let kept = tables.forwards(&lane, ForwardNumber(0), usize::MAX)?;
+        let sent = kept.into_iter().filter(|(number, state)| state.decided && number <= received);
+        for (number, _) in sent {
+            tables.put_forward(&lane, number, None)?;
+        }
+    }
+    Ok(())
+}
+
 fn move_position(state: &mut GroupState, position: Position) {
+    // A copy that was rebuilt may lack the results that said so.
+    for (numbers, logged) in [(&mut state.sent, position.sent), (&mut state.received, position.received)] {
+        for (site, number) in logged {
+            let known = numbers.entry(site).or_default();
+            *known = number.max(*known);
+        }
+    }
     if position.log > state.log {
         state.log = position.log;
         state.highest = None;
@@ -463,6 +766,7 @@ fn move_position(state: &mut GroupState, position: Position) {
 pub fn may_expire(outcome: &StoredOutcome, state: &GroupState, newest: LogTime, retention: Retention) -> bool {
     let waited_since = state.position.as_ref().map(|decided| decided.time_ms).unwrap_or_default();
     let old = newest.min(waited_since).ms_since(outcome.time) >= retention.outcomes_ms;
-    let above_position = outcome.change.log == state.log && outcome.change.sequence > state.position_sequence();
-    old && !above_position
+    let own = outcome.change.was_taken_at(&outcome.origin);
+    let above_position = own && outcome.change.log == state.log && outcome.change.sequence > state.position_sequence();
+    old && !above_position && outcome.change.is_final()
 }

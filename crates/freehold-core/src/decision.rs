@@ -155,6 +155,8 @@ pub enum RecordChange {
     Becomes(Json),
     /// It is deleted.
     Deleted,
+    /// It stays as it is and belongs to another site from now on.
+    Moves(SiteName),
 }
 
 /// A verdict in the toolkit's own terms.

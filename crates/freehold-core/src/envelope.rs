@@ -3,17 +3,20 @@
 //! These formats are stored at every site and frozen by golden files (`tests/golden/`). Fields are append-only; a reader
 //! ignores fields that it does not know.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::assignment::Member;
+use crate::command::CommandMessage;
 use crate::hash::Hash;
 use crate::id::{CommandId, RecordId};
 use crate::json::Json;
 use crate::name::{InstanceName, KindName, Nonce, SiteName};
 use crate::number::{
-    CommandLogIncarnation, Epoch, Incarnation, LogTime, MembersRevision, RecordVersion, StreamSequence,
+    CommandLogIncarnation, Epoch, ForwardNumber, Incarnation, LogTime, MembersRevision, RecordVersion, StreamSequence,
 };
-use crate::outcome::Change;
+use crate::outcome::{Change, ForwardPlace, Outcome, Status};
 
 /// Where a message stands in the atomic batch that it was published with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,12 +62,18 @@ pub struct Update {
     pub batch: BatchPlace,
     /// Every command that this update decides for its record, in log order.
     pub changes: Vec<Change>,
+    /// Where the record was owned elsewhere before: the place in each of those sites' records logs up to which a copy must
+    /// have applied it before it decides anything about the record.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub moved: BTreeMap<SiteName, StreamSequence>,
 }
 
 impl Update {
-    /// What `hash` must be: over id, version, owner, epoch, time, schema, the previous hash and the record's text.
+    /// What `hash` must be: over id, version, owner, epoch, time, schema, the previous hash, the record's text, and where it was
+    /// owned before.
     pub fn content_hash(&self) -> Hash {
-        Hash::of([
+        let moved: Vec<_> = self.moved.iter().map(|(site, sequence)| (site, sequence.0.to_be_bytes())).collect();
+        let parts = [
             self.id.as_str().as_bytes(),
             &self.version.0.to_be_bytes(),
             self.owner.as_str().as_bytes(),
@@ -73,7 +82,8 @@ impl Update {
             &self.schema.to_be_bytes(),
             &self.previous.unwrap_or_default().0.to_be_bytes(),
             self.record.as_ref().map_or("null", Json::as_str).as_bytes(),
-        ])
+        ];
+        Hash::of(parts.into_iter().chain(moved.iter().flat_map(|(site, at)| [site.as_str().as_bytes(), at.as_slice()])))
     }
 }
 
@@ -90,6 +100,51 @@ pub struct ResultMessage {
     /// The updates whose outcomes this message repeats: from now on a reader that misses them has missed nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub carries: Vec<Carried>,
+    /// Commands on their way to the owners of their records. A command that has waited for long is repeated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forwards: Vec<Forward>,
+    /// Forwarded commands that this site does not decide, since it has given the record away meanwhile: who took them sends
+    /// them on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub returns: Vec<ForwardPlace>,
+}
+
+/// A command on its way to the owner of its record, in the log of the site that took it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    /// From where to where.
+    pub place: ForwardPlace,
+    /// The epoch in which the record belongs to that site.
+    pub epoch: Epoch,
+    /// The command.
+    pub command: CommandMessage,
+    /// Which life of the taking site's command log took it.
+    pub log: CommandLogIncarnation,
+    /// Its place in that log.
+    pub sequence: StreamSequence,
+    /// When that log took it.
+    pub time_ms: LogTime,
+    /// Where it was sent before, and came back from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead_of: Option<ForwardPlace>,
+}
+
+impl Forward {
+    /// The entry that says that the command is on its way.
+    pub fn change(&self) -> Change {
+        Change {
+            id: Some(self.command.id.clone()),
+            command_id: self.command.command_id.clone(),
+            name: Some(self.command.name.clone()),
+            log: self.log,
+            sequence: self.sequence,
+            time_ms: self.time_ms,
+            fingerprint: self.command.fingerprint(),
+            outcome: Outcome { status: Status::Forwarded, version: RecordVersion(0), reply: None, error: None },
+            emits: Vec::new(),
+            forwarded: Some(self.place.clone()),
+        }
+    }
 }
 
 /// An update whose outcomes a result message repeats.
@@ -133,6 +188,12 @@ pub struct Position {
     /// may have been dropped since. 0 in a log's first life.
     #[serde(default, skip_serializing_if = "is_start_of_time")]
     pub decided_until_ms: LogTime,
+    /// The last number of a command that was forwarded, by where to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sent: BTreeMap<SiteName, ForwardNumber>,
+    /// The last number of a forwarded command that was decided or returned, by where from.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub received: BTreeMap<SiteName, ForwardNumber>,
 }
 
 fn is_start_of_time(time: &LogTime) -> bool {

@@ -4,23 +4,30 @@
 //! flush does not change go together into result messages. Nothing is answered that the log does not carry. The fold
 //! is group commit applied to versions: see docs/adr/0003-flush-folding.md.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::command::{CommandMessage, LoggedCommand};
+use crate::command::{CommandMessage, LoggedCommand, OwnerDown};
 use crate::copy::{CopyRead, RecordState, Retention, Uncarried};
 use crate::decision::{Decision, DecisionContext, RecordChange};
-use crate::envelope::{BatchPlace, Carried, DeadLetter, DecidedCommand, ResultMessage, Update};
+use crate::envelope::{BatchPlace, Carried, DeadLetter, DecidedCommand, Forward, ResultMessage, Update};
 use crate::group::GroupNumber;
 use crate::hash::Hash;
 use crate::id::{CommandId, RecordId};
 use crate::json::Json;
 use crate::kind::KindDefinition;
 use crate::name::SiteName;
-use crate::number::{CommandLogIncarnation, Incarnation, LogTime, RecordVersion, StreamSequence};
-use crate::outcome::{Change, EmittedCommand, ErrorCode, Outcome, Refusal, Status};
-use crate::overlay::{CommandKey, FlushEffects, View, ViewedRecord};
+use crate::number::{CommandLogIncarnation, Epoch, Incarnation, LogTime, RecordVersion, StreamSequence};
+use crate::outcome::{Change, EmittedCommand, ErrorCode, ForwardPlace, Outcome, Refusal, Status};
+use crate::overlay::{FlushEffects, Routing, View, ViewedRecord};
+use crate::routes::{Incoming, MAX_FORWARDS_UNDER_WAY, Routes, Source};
 use crate::subject::{RecordsSubject, RecordsTopic};
+
+use self::pages::{MESSAGE_OVERHEAD_BYTES, Page, Pages, change_bytes, forward_bytes};
+use self::verdict::{Entry, Verdict};
+
+mod pages;
+mod verdict;
 
 /// The most commands that one flush decides. A flush makes at most one update a record and one result message a command,
 /// so that it fits the 1,000 messages of an atomic batch.
@@ -32,10 +39,6 @@ pub const MAX_PANICS: usize = 3;
 /// Kept free of what the server takes as payload, for headers and for the envelope around the record and its changes.
 pub const ENVELOPE_RESERVE_BYTES: usize = 4096;
 
-/// Bytes of a change beside its ids, reply and error.
-const CHANGE_OVERHEAD_BYTES: usize = 448;
-/// Bytes of an update beside its record and its changes.
-const UPDATE_OVERHEAD_BYTES: usize = 1024;
 /// The longest id of a command that is processed: an emitted one's grows with each step of a chain.
 const MAX_LOGGED_COMMAND_ID_BYTES: usize = 1024;
 /// What is kept of a text that anybody may have made as long as they liked: a parser's complaint, a panic's message.
@@ -50,6 +53,8 @@ pub struct FlushContext {
     pub definition: std::sync::Arc<KindDefinition>,
     /// The site that decides.
     pub site: SiteName,
+    /// The sites that commands are forwarded to; records of any other site are refused (`not_owner`).
+    pub sites: Vec<SiteName>,
     /// The group.
     pub group: GroupNumber,
     /// The life of the records log.
@@ -63,6 +68,10 @@ pub struct FlushContext {
 impl FlushContext {
     fn message_bytes(&self) -> usize {
         self.max_payload_bytes.saturating_sub(ENVELOPE_RESERVE_BYTES).max(LEAST_MESSAGE_BYTES)
+    }
+
+    pub(crate) fn subject(&self, topic: RecordsTopic) -> RecordsSubject {
+        RecordsSubject { site: self.site.clone(), kind: self.definition.name.clone(), group: self.group, topic }
     }
 }
 
@@ -97,53 +106,148 @@ pub(crate) struct Flush {
     /// The last command that is decided although one before it is left for the next flush.
     pub(crate) ahead: Option<DecidedCommand>,
     /// Commands left for the next flush, in order.
-    pub(crate) deferred: VecDeque<LoggedCommand>,
+    pub(crate) deferred: VecDeque<Incoming>,
+    /// Some are left because they wait for another site's log.
+    pub(crate) waits_for_sites: bool,
+    /// The first that is left because no attempt at it is logged.
+    pub(crate) wants: Option<Wanted>,
+    /// The command that care was taken of is decided.
+    pub(crate) tried: bool,
+}
+
+/// A command that waits for its attempt to be logged.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) command: DecidedCommand,
+    /// Whether this site's log took it.
+    pub(crate) of_log: bool,
+}
+
+impl Flush {
+    /// Whether all messages must be stored or none: the numbers of forwarded commands have no gaps.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.effects.routing.is_empty()
+    }
 }
 
 /// The numbers that move with the flushes of a claim.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct FlushPlace {
+pub(crate) struct FlushPlace<'a> {
     pub(crate) claim: StreamSequence,
     pub(crate) command_log: CommandLogIncarnation,
     pub(crate) results_published: u64,
     pub(crate) batched: bool,
     /// Outcomes of commands logged before this time may have been dropped unseen.
     pub(crate) outcomes_complete_from: LogTime,
+    /// Sites that do not answer.
+    pub(crate) unreachable: &'a BTreeSet<SiteName>,
+    pub(crate) care: Care<'a>,
 }
 
-/// Decides commands. The first of them is decided `dead` where `dead_first` says why.
+/// Which commands a flush may decide by their rules. Those that need no rule always go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Care<'a> {
+    /// All.
+    None,
+    /// Something has killed the last holders: no command before its attempt is logged.
+    Until,
+    /// The one whose attempt is logged.
+    One(&'a DecidedCommand),
+    /// No attempt is left to this one: it is decided `dead`, for this reason.
+    Dead(&'a DecidedCommand, &'a str),
+}
+
+/// Decides commands, in their order.
 pub(crate) fn decide_flush<C: CopyRead>(
     context: &FlushContext,
-    place: FlushPlace,
+    place: FlushPlace<'_>,
     view: &View<'_, C>,
-    commands: VecDeque<LoggedCommand>,
-    dead_first: Option<&str>,
+    routes: &mut Routes,
+    commands: impl IntoIterator<Item = Incoming>,
 ) -> Result<Flush, C::Error> {
     let mut planner = Planner {
         context,
         place,
         view,
+        routes,
         folds: Vec::new(),
         fold_of: HashMap::new(),
         unreadable: Vec::new(),
+        returns: Vec::new(),
+        routing: Routing::default(),
         emissions: Vec::new(),
+        waits_for_sites: false,
+        wants: None,
+        tried: false,
     };
     let mut deferred = VecDeque::new();
+    let mut blocked_lanes = HashSet::new();
     let (mut through, mut ahead) = (None, None);
-    let mut dead = dead_first;
-    for (count, command) in commands.into_iter().enumerate() {
-        let step = if count < MAX_FLUSH_COMMANDS { planner.take(&command, dead.take())? } else { Step::Deferred };
-        match step {
-            Step::Decided(command_id) => {
-                let reached = if deferred.is_empty() { &mut through } else { &mut ahead };
-                *reached = Some(DecidedCommand { sequence: command.sequence, command_id, time_ms: command.time });
+    let mut log_deferred = false;
+    // With care, one at a time: what one asks for must not hold up what was done before it.
+    let most = if matches!(place.care, Care::None) { MAX_FLUSH_COMMANDS } else { 1 };
+    let mut decided = 0;
+    for incoming in commands {
+        let blocked = |place: &ForwardPlace| blocked_lanes.contains(&place.from);
+        let lane_is_blocked = matches!(&incoming.source, Source::Forwarded(place, _) if blocked(place));
+        let step = if decided < most && !lane_is_blocked { planner.take(&incoming)? } else { Step::Deferred };
+        decided += usize::from(matches!(step, Step::Decided(_)));
+        match (step, &incoming.source) {
+            (Step::Decided(command_id), Source::Log) => {
+                let LoggedCommand { sequence, time: time_ms, .. } = incoming.command;
+                let reached = if log_deferred { &mut ahead } else { &mut through };
+                *reached = Some(DecidedCommand { sequence, command_id, time_ms });
             }
-            Step::Deferred => deferred.push_back(command),
+            (Step::Decided(_), _) => {}
+            (Step::Deferred, source) => {
+                match source {
+                    Source::Log => log_deferred = true,
+                    // What another site has sent is dealt with in its order.
+                    Source::Forwarded(place, _) => _ = blocked_lanes.insert(place.from.clone()),
+                    Source::Returned(..) => {}
+                }
+                deferred.push_back(incoming);
+            }
         }
     }
     let emissions = std::mem::take(&mut planner.emissions);
+    let (waits_for_sites, wants, tried) = (planner.waits_for_sites, planner.wants.take(), planner.tried);
     let (messages, result_messages, effects) = planner.finish()?;
-    Ok(Flush { messages, result_messages, effects, emissions, through, ahead, deferred })
+    Ok(Flush { messages, result_messages, effects, emissions, through, ahead, deferred, waits_for_sites, wants, tried })
+}
+
+/// Messages that say again what is on its way and has waited for long: results do not stay in the log for ever.
+pub(crate) fn say_again(
+    context: &FlushContext,
+    claim: StreamSequence,
+    results_published: u64,
+    forwards: Vec<Forward>,
+) -> Vec<FlushMessage> {
+    let mut pages = Pages::new(context.message_bytes());
+    for forward in forwards {
+        pages.add(Page { forwards: vec![forward], ..Page::default() });
+    }
+    pages.pages.truncate(MAX_CARRY_MESSAGES);
+    results_of(context, claim, results_published, pages)
+}
+
+fn results_of(
+    context: &FlushContext,
+    claim: StreamSequence,
+    results_published: u64,
+    results: Pages,
+) -> Vec<FlushMessage> {
+    let message = |(index, Page { changes, carries, forwards, returns }): (u64, Page)| {
+        let page = (results_published + index) / context.retention.history.max(1);
+        let kind = context.definition.name.clone();
+        let result = ResultMessage { log: context.log.clone(), kind, changes, carries, forwards, returns };
+        FlushMessage {
+            subject: context.subject(RecordsTopic::Result { claim, page }),
+            payload: print(&result),
+            ttl_ms: Some(context.retention.kept_in_log_ms()),
+        }
+    };
+    (0..).zip(results.pages).map(message).collect()
 }
 
 enum Step {
@@ -153,12 +257,18 @@ enum Step {
 
 struct Planner<'a, C> {
     context: &'a FlushContext,
-    place: FlushPlace,
+    place: FlushPlace<'a>,
     view: &'a View<'a, C>,
+    routes: &'a mut Routes,
     folds: Vec<Fold>,
     fold_of: HashMap<RecordId, usize>,
     unreadable: Vec<Change>,
+    returns: Vec<ForwardPlace>,
+    routing: Routing,
     emissions: Vec<Emission>,
+    waits_for_sites: bool,
+    wants: Option<Wanted>,
+    tried: bool,
 }
 
 /// One record's commands in this flush.
@@ -169,9 +279,12 @@ struct Fold {
     current: Option<Json>,
     version: RecordVersion,
     changes: Vec<Change>,
-    change_bytes: usize,
-    /// Nothing more fits: later commands wait for the next flush.
+    forwards: Vec<Forward>,
+    /// What changes and forwards take.
+    bytes: usize,
+    /// Nothing more fits, or it is given away: later commands wait for the next flush.
     closed: bool,
+    moves_to: Option<SiteName>,
 }
 
 impl Fold {
@@ -180,21 +293,49 @@ impl Fold {
     }
 
     fn changed(&self) -> bool {
-        self.version > self.base_version()
+        self.version > self.base_version() || self.moves_to.is_some()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.forwards.is_empty()
+    }
+
+    /// What this flush has done with a command id.
+    fn entry_of(&self, command_id: &CommandId) -> Option<Change> {
+        let decided = self.changes.iter().find(|change| change.command_id == *command_id).cloned();
+        let sent = || self.forwards.iter().find(|forward| forward.command.command_id == *command_id);
+        decided.or_else(|| sent().map(Forward::change))
     }
 }
 
+/// What is to be done with a command whose record and place are known.
+enum Way {
+    Decide,
+    Forward {
+        to: SiteName,
+        epoch: Epoch,
+    },
+    Return,
+    /// Another site's log must be read first, or an earlier command answered.
+    Wait,
+    Refuse(Refusal),
+}
+
 impl<C: CopyRead> Planner<'_, C> {
-    fn take(&mut self, command: &LoggedCommand, dead: Option<&str>) -> Result<Step, C::Error> {
-        let message = match readable(self.context, command) {
-            Ok(message) => message,
-            Err(reason) => return self.take_unreadable(command, &reason),
+    fn take(&mut self, incoming: &Incoming) -> Result<Step, C::Error> {
+        let command = &incoming.command;
+        let (message, unfit) = match (readable(self.context, command), &command.message) {
+            (Ok(message), _) => (message, None),
+            // Who forwarded it has read it by the same rules, or this site is set up otherwise than that one.
+            (Err(reason), Ok(message)) if incoming.source != Source::Log => (message, Some(reason)),
+            (Err(reason), _) => return self.take_unreadable(command, &reason),
         };
         let decided = Step::Decided(message.command_id.clone());
-        if let Some(known) = self.known(command, message)? {
-            self.emit_again(command, &known);
-            return Ok(decided);
-        }
+        let repeated = match self.repeated(incoming, message)? {
+            Repeat::Done => return Ok(decided),
+            Repeat::Of(verdict) => Some(verdict),
+            Repeat::No => None,
+        };
         let index = match self.fold_of.get(&message.id) {
             Some(index) => *index,
             None => self.open_fold(&message.id)?,
@@ -202,19 +343,221 @@ impl<C: CopyRead> Planner<'_, C> {
         if self.folds[index].closed {
             return Ok(Step::Deferred);
         }
-        let decision = match dead {
-            Some(reason) => Verdict::dead(reason),
-            None if command.time < self.place.outcomes_complete_from => Verdict::unknown(),
-            None => self.decide(&self.folds[index], command, message),
+        let verdict = match (repeated, unfit) {
+            (_, Some(reason)) => Verdict::refuse(ErrorCode::Invalid, reason),
+            (Some(verdict), None) => verdict,
+            (None, None) => match self.way(&self.folds[index], incoming, message)? {
+                Way::Decide | Way::Refuse(_) | Way::Forward { .. } if self.may_be_forgotten(incoming) => {
+                    Verdict::unknown()
+                }
+                Way::Refuse(refusal) => Verdict::Refused(refusal),
+                Way::Decide => match self.decide_with_care(&self.folds[index], incoming, message) {
+                    Some(verdict) => verdict,
+                    None => {
+                        let LoggedCommand { sequence, time: time_ms, .. } = *command;
+                        let command_id = message.command_id.clone();
+                        let command = DecidedCommand { sequence, command_id, time_ms };
+                        let of_log = incoming.source == Source::Log;
+                        self.wants.get_or_insert(Wanted { command, of_log });
+                        self.folds[index].closed = true;
+                        return Ok(Step::Deferred);
+                    }
+                },
+                Way::Forward { to, epoch } => match self.forward(index, incoming, message, to, epoch) {
+                    Some(verdict) => verdict,
+                    None if self.folds[index].closed => return Ok(Step::Deferred),
+                    None => return Ok(decided),
+                },
+                Way::Return => {
+                    if let Source::Forwarded(place, _) = &incoming.source {
+                        self.returns.push(place.clone());
+                        self.routing.received.push(place.clone());
+                    }
+                    return Ok(decided);
+                }
+                Way::Wait => {
+                    self.waits_for_sites = true;
+                    self.folds[index].closed = true;
+                    return Ok(Step::Deferred);
+                }
+            },
         };
-        Ok(if self.fold(index, command, message, decision) { decided } else { Step::Deferred })
+        let fits = self.fold(index, incoming, message, verdict);
+        self.tried |= fits && self.is_tried(command, message);
+        Ok(if fits { decided } else { Step::Deferred })
+    }
+
+    /// The verdict; nothing where an attempt must be logged first.
+    fn decide_with_care(&self, fold: &Fold, incoming: &Incoming, message: &CommandMessage) -> Option<Verdict> {
+        match self.place.care {
+            Care::None => {}
+            Care::Dead(_, reason) if self.is_tried(&incoming.command, message) => return Some(Verdict::dead(reason)),
+            Care::One(_) if self.is_tried(&incoming.command, message) => {}
+            Care::Until | Care::One(_) | Care::Dead(..) => return None,
+        }
+        Some(self.decide(fold, &incoming.command, message))
+    }
+
+    fn is_tried(&self, command: &LoggedCommand, message: &CommandMessage) -> bool {
+        match self.place.care {
+            Care::One(tried) | Care::Dead(tried, _) => {
+                let place = (command.sequence, command.time, &message.command_id);
+                place == (tried.sequence, tried.time_ms, &tried.command_id)
+            }
+            Care::None | Care::Until => false,
+        }
+    }
+
+    /// Whether the command was decided before, or is on its way already.
+    fn repeated(&mut self, incoming: &Incoming, message: &CommandMessage) -> Result<Repeat, C::Error> {
+        let command = &incoming.command;
+        let here = self.fold_of.get(&message.id).and_then(|index| self.folds[*index].entry_of(&message.command_id));
+        let known = match (here, &incoming.source) {
+            (Some(change), _) => Some((change, true)),
+            (None, Source::Log) => {
+                let known = self.view.change(Some(&message.id), &message.command_id, command)?;
+                known.map(|known| (known.change, known.logged_here))
+            }
+            // The times of another site's log say nothing here: what is known counts.
+            (None, _) => {
+                let known = self.view.newest(Some(&message.id), &message.command_id)?;
+                known.map(|known| (known.change, known.logged_here))
+            }
+        };
+        let Some((change, logged_here)) = known else { return Ok(Repeat::No) };
+        let repeats = || Repeat::Of(Verdict::Repeated(change.fingerprint, change.outcome.clone()));
+        Ok(match &incoming.source {
+            Source::Log => {
+                let own = change.sequence == command.sequence && change.time_ms == command.time;
+                if logged_here {
+                    self.emit_again(command, &change);
+                }
+                match (change.is_final(), logged_here || own) {
+                    (_, true) => Repeat::Done,
+                    (true, false) => repeats(),
+                    // Another site's log may be lost with that site.
+                    (false, false) => Repeat::No,
+                }
+            }
+            Source::Forwarded(..) | Source::Returned(..) if !change.is_final() => Repeat::No,
+            Source::Forwarded(..) | Source::Returned(..) => repeats(),
+        })
+    }
+
+    fn may_be_forgotten(&self, incoming: &Incoming) -> bool {
+        // What was forwarded is in its taker's log for as long as it is not answered.
+        incoming.source == Source::Log && incoming.command.time < self.place.outcomes_complete_from
+    }
+
+    /// Who decides a command, by its record's owner.
+    fn way(&self, fold: &Fold, incoming: &Incoming, message: &CommandMessage) -> Result<Way, C::Error> {
+        let FlushContext { definition, site, sites, .. } = self.context;
+        let came_back = matches!(incoming.source, Source::Returned(..));
+        let state = fold.base.state.as_ref();
+        let (owner, epoch) = match state {
+            Some(state) => (Some(state.owner.clone()), state.epoch),
+            None => (definition.home.home(&message.id), Epoch::default()),
+        };
+        let Some(owner) = owner else {
+            return Ok(Way::Refuse(Refusal::new(ErrorCode::Invalid, "no site may create a record with this id")));
+        };
+        // Commands that precede it came too late in an earlier epoch, also where the record has come back since.
+        match &incoming.source {
+            Source::Forwarded(_, sent_under) if epoch > *sent_under => return Ok(Way::Return),
+            Source::Forwarded(_, sent_under) if epoch < *sent_under => return Ok(Way::Wait),
+            _ => {}
+        }
+        if owner == *site {
+            // Between the commands of two sites there is no order to keep. Were one to wait for the other, two sites that wait for
+            // each other would wait for ever.
+            let waits = match incoming.source {
+                Source::Log => self.routes.is_away(&message.id),
+                Source::Returned(..) => self.routes.is_under_way(&message.id),
+                Source::Forwarded(..) => false,
+            };
+            return Ok(if waits || !self.has_read_all(state)? { Way::Wait } else { Way::Decide });
+        }
+        if matches!(&incoming.source, Source::Returned(_, sent_under) if epoch <= *sent_under) {
+            return Ok(Way::Wait);
+        }
+        if !sites.contains(&owner) || matches!(incoming.source, Source::Forwarded(..)) {
+            return Ok(Way::Refuse(not_owner(owner)));
+        }
+        if message.owner_down == Some(OwnerDown::Fail) && self.place.unreachable.contains(&owner) {
+            let text = format!("site {owner} owns this record and cannot be reached: nothing was kept");
+            return Ok(Way::Refuse(Refusal::new(ErrorCode::OwnerUnreachable, text)));
+        }
+        if !self.routes.may_send(&message.id, (&owner, epoch), came_back) {
+            return Ok(Way::Wait);
+        }
+        if !came_back && self.routes.is_full(&owner) {
+            let text = format!("{MAX_FORWARDS_UNDER_WAY} commands of this group wait for site {owner} already");
+            return Ok(Way::Refuse(Refusal::new(ErrorCode::Busy, text)));
+        }
+        Ok(Way::Forward { to: owner, epoch })
+    }
+
+    /// Whether the copy has read all that was decided about a record where it was owned before.
+    fn has_read_all(&self, state: Option<&RecordState>) -> Result<bool, C::Error> {
+        for (origin, sequence) in state.iter().flat_map(|state| &state.moved) {
+            if self.view.copy.applied(origin)? < *sequence {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sends a command on its way to the owner of its record. Gives the verdict where that cannot be; closes the fold where the
+    /// command must wait for the next flush.
+    fn forward(
+        &mut self,
+        index: usize,
+        incoming: &Incoming,
+        message: &CommandMessage,
+        to: SiteName,
+        epoch: Epoch,
+    ) -> Option<Verdict> {
+        let came_back = match &incoming.source {
+            Source::Returned(place, _) => Some(place.clone()),
+            _ => None,
+        };
+        let number = self.routes.next_number(&to);
+        let forward = Forward {
+            place: ForwardPlace { from: self.context.site.clone(), to, number },
+            epoch,
+            command: message.clone(),
+            log: incoming.log,
+            sequence: incoming.command.sequence,
+            time_ms: incoming.command.time,
+            instead_of: came_back.clone(),
+        };
+        let (limit, bytes) = (self.context.message_bytes(), forward_bytes(&forward));
+        if MESSAGE_OVERHEAD_BYTES + self.folds[index].bytes + bytes > limit {
+            if self.folds[index].is_empty() {
+                let text =
+                    format!("the command would exceed the {limit} bytes that one message to another site can hold");
+                return Some(Verdict::refuse(ErrorCode::TooLarge, text));
+            }
+            self.folds[index].closed = true;
+            return None;
+        }
+        if let Some(place) = came_back {
+            self.routes.settle(&message.id, &place);
+            self.routing.settled.push(place);
+        }
+        self.routes.send(&forward);
+        self.routing.forwards.push(forward.clone());
+        let fold = &mut self.folds[index];
+        fold.bytes += bytes;
+        fold.forwards.push(forward);
+        None
     }
 
     /// A command that cannot be read is answered too, else the group would stand still behind it.
     fn take_unreadable(&mut self, command: &LoggedCommand, reason: &str) -> Result<Step, C::Error> {
         let command_id = CommandId::of_unreadable(self.place.command_log, command.sequence);
         if let Some(known) = self.view.change(None, &command_id, command)? {
-            self.emit_again(command, &known);
+            self.emit_again(command, &known.change);
             return Ok(Step::Decided(command_id));
         }
         let change = Change {
@@ -235,22 +578,11 @@ impl<C: CopyRead> Planner<'_, C> {
                 )),
             },
             emits: Vec::new(),
+            forwarded: None,
         };
-        self.emissions.push(Emission::DeadLetter(self.dead_letter(command, &change)));
+        self.emissions.push(Emission::DeadLetter(dead_letter(self.context, command, &change)));
         self.unreadable.push(change);
         Ok(Step::Decided(command_id))
-    }
-
-    /// The entry of a command that was decided before, in this flush included.
-    fn known(&self, command: &LoggedCommand, message: &CommandMessage) -> Result<Option<Change>, C::Error> {
-        let here = self
-            .fold_of
-            .get(&message.id)
-            .and_then(|index| self.folds[*index].changes.iter().find(|change| change.command_id == message.command_id));
-        match here {
-            Some(change) => Ok(Some(change.clone())),
-            None => self.view.change(Some(&message.id), &message.command_id, command),
-        }
     }
 
     /// The outcome is in the log, but a crash may have come before what it asks for was sent.
@@ -262,29 +594,7 @@ impl<C: CopyRead> Planner<'_, C> {
     }
 
     fn emissions_of(&self, command: &LoggedCommand, change: &Change) -> Vec<Emission> {
-        if change.outcome.status == Status::Dead || is_unknown(&change.outcome) {
-            return vec![Emission::DeadLetter(self.dead_letter(command, change))];
-        }
-        let emitted = |(index, emitted): (usize, &EmittedCommand)| {
-            Emission::Command(CommandMessage {
-                kind: emitted.kind.clone(),
-                id: emitted.id.clone(),
-                name: emitted.name.clone(),
-                command_id: change.command_id.emitted(index),
-                if_version: None,
-                body: emitted.body.clone(),
-            })
-        };
-        change.emits.iter().enumerate().map(emitted).collect()
-    }
-
-    fn dead_letter(&self, command: &LoggedCommand, change: &Change) -> DeadLetter {
-        // A letter that no message can hold would never be sent, and the group would stand still behind it. What it leaves
-        // out is in the command log, at the place that the change names.
-        let room = self.context.message_bytes().saturating_sub(change_bytes(change));
-        let command = command.message.as_ref().ok().and_then(|message| Json::from_value(message).ok());
-        let command = command.filter(|command| command.as_str().len() <= room);
-        DeadLetter { kind: self.context.definition.name.clone(), change: change.clone(), command }
+        emissions_of(self.context, command, change)
     }
 
     fn open_fold(&mut self, id: &RecordId) -> Result<usize, C::Error> {
@@ -294,7 +604,9 @@ impl<C: CopyRead> Planner<'_, C> {
             current: base.state.as_ref().and_then(|state| state.record.clone()),
             version: base.state.as_ref().map(|state| state.version).unwrap_or_default(),
             changes: Vec::new(),
-            change_bytes: 0,
+            forwards: Vec::new(),
+            bytes: 0,
+            moves_to: None,
             // The history limit would soon discard updates whose outcomes a slow reader has not seen.
             closed: base.uncarried + 2 >= usize::try_from(self.context.retention.history).unwrap_or(usize::MAX),
             base,
@@ -306,26 +618,8 @@ impl<C: CopyRead> Planner<'_, C> {
     }
 
     fn decide(&self, fold: &Fold, command: &LoggedCommand, message: &CommandMessage) -> Verdict {
-        let FlushContext { definition, site, .. } = self.context;
-        let owner = match &fold.base.state {
-            Some(state) => Some(state.owner.clone()),
-            None => definition.home.home(&message.id),
-        };
-        match owner {
-            None => {
-                return Verdict::refuse(ErrorCode::Invalid, "no site may create a record with this id");
-            }
-            Some(owner) if owner != *site => {
-                #[derive(serde::Serialize)]
-                struct Details {
-                    owner: SiteName,
-                }
-                let refusal = Refusal::new(ErrorCode::NotOwner, format!("site {owner} owns this record"));
-                return Verdict::Refused(refusal.with_details(&Details { owner }));
-            }
-            Some(_) => {}
-        }
-        let Some(decider) = definition.commands.get(&message.name) else {
+        let FlushContext { definition, site, sites, .. } = self.context;
+        let Some(decider) = definition.decider(&message.name) else {
             return Verdict::refuse(ErrorCode::Invalid, format!("{} has no command {}", definition.name, message.name));
         };
         if let Some(expected) = message.if_version.filter(|expected| *expected != fold.version) {
@@ -343,6 +637,11 @@ impl<C: CopyRead> Planner<'_, C> {
             // The rule is pure and its arguments are dropped with it: nothing half-changed survives a panic.
             let attempt = AssertUnwindSafe(|| decider.decide(&message.body, fold.current.as_ref(), &decision_context));
             match catch_unwind(attempt) {
+                Ok(Decision::Accepted { change: RecordChange::Moves(to), .. })
+                    if !sites.contains(&to) && to != *site =>
+                {
+                    return Verdict::refuse(ErrorCode::Invalid, format!("there is no site {to}"));
+                }
                 Ok(decision) => return Verdict::from(decision),
                 Err(payload) => panicked = panic_text(payload.as_ref()),
             }
@@ -351,33 +650,46 @@ impl<C: CopyRead> Planner<'_, C> {
     }
 
     /// Takes a verdict into a fold; false where it does not fit and must wait for the next flush.
-    fn fold(&mut self, index: usize, command: &LoggedCommand, message: &CommandMessage, verdict: Verdict) -> bool {
+    fn fold(&mut self, index: usize, incoming: &Incoming, message: &CommandMessage, verdict: Verdict) -> bool {
         let limit = self.context.message_bytes();
         let fold = &self.folds[index];
-        let mut entry = Entry::new(fold, verdict);
-        let mut change = entry.change(self.place.command_log, command, message);
+        let repeats = matches!(verdict, Verdict::Repeated(..));
+        let site = &self.context.site;
+        let mut entry = Entry::new(fold, verdict, site);
+        let mut change = entry.change(incoming, message);
         let fits = |fold: &Fold, entry: &Entry, change: &Change| {
             // A record that does not change is not published.
-            let changed = entry.version > fold.base_version();
+            let changed = entry.version > fold.base_version() || entry.moves_to.is_some();
             let record = entry.record.as_ref().filter(|_| changed).map_or(0, |record| record.as_str().len());
-            UPDATE_OVERHEAD_BYTES + fold.change_bytes + change_bytes(change) + record + message.id.as_str().len() * 6
-                <= limit
+            MESSAGE_OVERHEAD_BYTES + fold.bytes + change_bytes(change) + record + message.id.as_str().len() * 6 <= limit
         };
         if !fits(fold, &entry, &change) {
-            if !fold.changes.is_empty() {
+            if !fold.is_empty() {
                 self.folds[index].closed = true;
                 return false;
             }
             let text = format!("the record and its outcome would exceed the {limit} bytes that one message can hold");
-            entry = Entry::new(fold, Verdict::refuse(ErrorCode::TooLarge, text));
-            change = entry.change(self.place.command_log, command, message);
+            entry = Entry::new(fold, Verdict::refuse(ErrorCode::TooLarge, text), site);
+            change = entry.change(incoming, message);
         }
-        self.emissions.extend(self.emissions_of(command, &change));
+        if !repeats {
+            self.emissions.extend(self.emissions_of(&incoming.command, &change));
+        }
+        match &incoming.source {
+            Source::Log => {}
+            Source::Forwarded(place, _) => self.routing.received.push(place.clone()),
+            Source::Returned(place, _) => {
+                self.routes.settle(&message.id, place);
+                self.routing.settled.push(place.clone());
+            }
+        }
         let fold = &mut self.folds[index];
         fold.current = entry.record;
         fold.version = entry.version;
-        fold.change_bytes += change_bytes(&change);
+        fold.bytes += change_bytes(&change);
         fold.changes.push(change);
+        fold.closed |= entry.moves_to.is_some();
+        fold.moves_to = fold.moves_to.take().or(entry.moves_to);
         true
     }
 
@@ -388,11 +700,14 @@ impl<C: CopyRead> Planner<'_, C> {
     fn finish(mut self) -> Result<(Vec<FlushMessage>, u64, FlushEffects), C::Error> {
         let mut effects = FlushEffects::default();
         let mut updates = Vec::new();
-        let mut results = ResultPages::new(self.context.message_bytes());
+        let mut results = Pages::new(self.context.message_bytes());
         for change in std::mem::take(&mut self.unreadable) {
-            results.add(vec![change], None);
+            results.add(Page { changes: vec![change], ..Page::default() });
         }
-        for fold in std::mem::take(&mut self.folds) {
+        for place in std::mem::take(&mut self.returns) {
+            results.add(Page { returns: vec![place], ..Page::default() });
+        }
+        for mut fold in std::mem::take(&mut self.folds) {
             if self.carries_due(&fold) {
                 let decided: HashSet<&CommandId> = fold.changes.iter().map(|change| &change.command_id).collect();
                 // An id that came again later than W has a newer outcome by now: the old one must not take its place.
@@ -404,52 +719,52 @@ impl<C: CopyRead> Planner<'_, C> {
                     }
                     let outcomes = self.view.copy.outcomes_of_message(&self.context.site, *sequence)?;
                     let changes = outcomes.into_iter().map(|outcome| outcome.change).filter(is_newest).collect();
-                    results.add(changes, Some(Carried { id: fold.id.clone(), sequence: *sequence }));
+                    let carries = vec![Carried { id: fold.id.clone(), sequence: *sequence }];
+                    results.add(Page { changes, carries, ..Page::default() });
                     effects.carries.push((fold.id.clone(), *sequence));
                 }
             }
             effects.changes.extend(fold.changes.iter().cloned());
+            effects.changes.extend(fold.forwards.iter().map(Forward::change));
+            let mut page = Page { forwards: std::mem::take(&mut fold.forwards), ..Page::default() };
             if fold.changed() {
                 let (update, state) = self.update(fold);
                 effects.records.push((update.id.clone(), state));
                 updates.push(update);
             } else {
-                results.add(fold.changes, None);
+                page.changes = fold.changes;
             }
+            results.add(page);
         }
+        effects.routing = std::mem::take(&mut self.routing);
+        let batched = self.place.batched || !effects.routing.is_empty();
         let count = updates.len() + results.pages.len();
         let size = u32::try_from(count).unwrap_or(u32::MAX);
         let result_messages = u64::try_from(results.pages.len()).unwrap_or(u64::MAX);
         let mut messages = Vec::with_capacity(count);
         for (index, mut update) in (0..).zip(updates) {
-            if self.place.batched && size > 1 {
+            if batched && size > 1 {
                 update.batch = BatchPlace { index, size };
             }
-            let subject = self.subject(RecordsTopic::Update(update.id.token()));
+            let subject = self.context.subject(RecordsTopic::Update(update.id.token()));
             messages.push(FlushMessage { subject, payload: print(&update), ttl_ms: None });
         }
-        for (index, (changes, carries)) in (0..).zip(results.pages) {
-            let page = (self.place.results_published + index) / self.context.retention.history.max(1);
-            let subject = self.subject(RecordsTopic::Result { claim: self.place.claim, page });
-            let kind = self.context.definition.name.clone();
-            let result = ResultMessage { log: self.context.log.clone(), kind, changes, carries };
-            let ttl_ms = Some(self.context.retention.kept_in_log_ms());
-            messages.push(FlushMessage { subject, payload: print(&result), ttl_ms });
-        }
+        messages.extend(results_of(self.context, self.place.claim, self.place.results_published, results));
         Ok((messages, result_messages, effects))
     }
 
     fn update(&self, fold: Fold) -> (Update, RecordState) {
         let FlushContext { definition, site, log, .. } = self.context;
         let base = fold.base.state.as_ref();
+        let epoch = base.map(|state| state.epoch).unwrap_or_default();
         let time = fold.changes.iter().map(|change| change.time_ms).max().unwrap_or_default();
         let mut update = Update {
             log: log.clone(),
             id: fold.id,
             kind: definition.name.clone(),
             version: fold.version,
-            owner: site.clone(),
-            epoch: base.map(|state| state.epoch).unwrap_or_default(),
+            owner: fold.moves_to.clone().unwrap_or_else(|| site.clone()),
+            epoch: if fold.moves_to.is_some() { epoch.next() } else { epoch },
             time_ms: time,
             record: fold.current,
             schema: definition.schema,
@@ -458,6 +773,7 @@ impl<C: CopyRead> Planner<'_, C> {
             batch: BatchPlace::ALONE,
             // The envelope names the record once for all.
             changes: fold.changes.into_iter().map(|change| Change { id: None, ..change }).collect(),
+            moved: base.map(|state| state.moved.clone()).unwrap_or_default(),
         };
         update.hash = update.content_hash();
         let state = RecordState {
@@ -468,141 +784,59 @@ impl<C: CopyRead> Planner<'_, C> {
             record: update.record.clone(),
             schema: update.schema,
             hash: update.hash,
+            origin: site.clone(),
             sequence: StreamSequence::default(),
             uncarried: Vec::<Uncarried>::new(),
+            moved: update.moved.clone(),
+            elsewhere: BTreeMap::new(),
         };
         (update, state)
     }
-
-    fn subject(&self, topic: RecordsTopic) -> RecordsSubject {
-        RecordsSubject {
-            site: self.context.site.clone(),
-            kind: self.context.definition.name.clone(),
-            group: self.context.group,
-            topic,
-        }
-    }
 }
 
-/// What was decided for a command, before it is known to fit.
-enum Verdict {
-    Accepted { change: RecordChange, reply: Json, emits: Vec<EmittedCommand> },
-    Refused(Refusal),
-    Dead(Refusal),
+/// What an outcome asks for.
+pub(crate) fn emissions_of(context: &FlushContext, command: &LoggedCommand, change: &Change) -> Vec<Emission> {
+    if change.emits.is_empty() && change.asks_for_something() {
+        return vec![Emission::DeadLetter(dead_letter(context, command, change))];
+    }
+    let emitted = |(index, emitted): (usize, &EmittedCommand)| {
+        Emission::Command(CommandMessage {
+            kind: emitted.kind.clone(),
+            id: emitted.id.clone(),
+            name: emitted.name.clone(),
+            command_id: change.command_id.emitted(index),
+            if_version: None,
+            owner_down: None,
+            body: emitted.body.clone(),
+        })
+    };
+    change.emits.iter().enumerate().map(emitted).collect()
 }
 
-impl Verdict {
-    fn refuse(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self::Refused(Refusal::new(code, message))
-    }
-
-    fn dead(reason: &str) -> Self {
-        Self::Dead(Refusal::new(ErrorCode::Internal, reason))
-    }
-
-    fn unknown() -> Self {
-        let text = "the copy was rebuilt after this command's outcome may have expired: an operator must judge it";
-        Self::Refused(Refusal::new(ErrorCode::OutcomeUnknown, text))
-    }
+fn dead_letter(context: &FlushContext, command: &LoggedCommand, change: &Change) -> DeadLetter {
+    // A letter that no message can hold would never be sent, and the group would stand still behind it. What it leaves
+    // out is in the command log, at the place that the change names.
+    let room = context.message_bytes().saturating_sub(change_bytes(change));
+    let command = command.message.as_ref().ok().and_then(|message| Json::from_value(message).ok());
+    let command = command.filter(|command| command.as_str().len() <= room);
+    DeadLetter { kind: context.definition.name.clone(), change: change.clone(), command }
 }
 
-impl From<Decision> for Verdict {
-    fn from(decision: Decision) -> Self {
-        match decision {
-            Decision::Accepted { change, reply, emits } => Self::Accepted { change, reply, emits },
-            Decision::Refused(refusal) => Self::Refused(refusal),
-        }
-    }
+enum Repeat {
+    No,
+    /// Nothing is left to do.
+    Done,
+    /// It must be answered once more in the log.
+    Of(Verdict),
 }
 
-/// The record and the outcome that a verdict leads to.
-struct Entry {
-    record: Option<Json>,
-    version: RecordVersion,
-    outcome: Outcome,
-    emits: Vec<EmittedCommand>,
-}
-
-impl Entry {
-    fn new(fold: &Fold, verdict: Verdict) -> Self {
-        let unchanged = |status, error| Self {
-            record: fold.current.clone(),
-            version: fold.version,
-            outcome: Outcome { status, version: fold.version, reply: None, error: Some(error) },
-            emits: Vec::new(),
-        };
-        match verdict {
-            Verdict::Refused(refusal) if refusal.code == ErrorCode::Rejected => unchanged(Status::Rejected, refusal),
-            Verdict::Refused(refusal) => unchanged(Status::Refused, refusal),
-            Verdict::Dead(refusal) => unchanged(Status::Dead, refusal),
-            Verdict::Accepted { change, reply, emits } => {
-                let (record, version) = match change {
-                    RecordChange::Unchanged => (fold.current.clone(), fold.version),
-                    RecordChange::Becomes(record) => (Some(record), fold.version.next()),
-                    RecordChange::Deleted => (None, fold.version.next()),
-                };
-                let outcome = Outcome { status: Status::Applied, version, reply: Some(reply), error: None };
-                Self { record, version, outcome, emits }
-            }
-        }
+fn not_owner(owner: SiteName) -> Refusal {
+    #[derive(serde::Serialize)]
+    struct Details {
+        owner: SiteName,
     }
-
-    fn change(&self, log: CommandLogIncarnation, command: &LoggedCommand, message: &CommandMessage) -> Change {
-        Change {
-            id: Some(message.id.clone()),
-            command_id: message.command_id.clone(),
-            name: Some(message.name.clone()),
-            log,
-            sequence: command.sequence,
-            time_ms: command.time,
-            fingerprint: message.fingerprint(),
-            outcome: self.outcome.clone(),
-            emits: self.emits.clone(),
-        }
-    }
-}
-
-/// Outcomes packed into result messages. What is added together stays together, so that the outcomes of one record are
-/// split between messages only where an update was.
-struct ResultPages {
-    limit: usize,
-    bytes: usize,
-    pages: Vec<(Vec<Change>, Vec<Carried>)>,
-}
-
-impl ResultPages {
-    fn new(limit: usize) -> Self {
-        Self { limit, bytes: 0, pages: Vec::new() }
-    }
-
-    fn add(&mut self, changes: Vec<Change>, carried: Option<Carried>) {
-        if changes.is_empty() && carried.is_none() {
-            return;
-        }
-        let carried_bytes = carried.as_ref().map_or(0, |carried| 64 + carried.id.as_str().len() * 6);
-        let bytes = changes.iter().map(change_bytes).sum::<usize>() + carried_bytes;
-        if self.pages.is_empty() || self.bytes + bytes > self.limit {
-            self.pages.push((Vec::new(), Vec::new()));
-            self.bytes = UPDATE_OVERHEAD_BYTES;
-        }
-        self.bytes += bytes;
-        if let Some((page_changes, page_carries)) = self.pages.last_mut() {
-            page_changes.extend(changes);
-            page_carries.extend(carried);
-        }
-    }
-}
-
-/// The most that a change can take as JSON: texts count six times, as an escaped control character does.
-fn change_bytes(change: &Change) -> usize {
-    let id = change.id.as_ref().map_or(0, |id| id.as_str().len() * 6);
-    let reply = change.outcome.reply.as_ref().map_or(0, |reply| reply.as_str().len());
-    let error = change.outcome.error.as_ref().map_or(0, |error| {
-        error.message.len() * 6 + error.details.as_ref().map_or(0, |details| details.as_str().len())
-    });
-    let emitted = |emitted: &EmittedCommand| 256 + emitted.id.as_str().len() * 6 + emitted.body.as_str().len();
-    let emits = change.emits.iter().map(emitted).sum::<usize>();
-    CHANGE_OVERHEAD_BYTES + change.command_id.as_str().len() * 6 + id + reply + error + emits
+    let refusal = Refusal::new(ErrorCode::NotOwner, format!("site {owner} owns this record"));
+    refusal.with_details(&Details { owner })
 }
 
 /// The command, or why it cannot be processed as it stands.
@@ -623,14 +857,6 @@ fn readable<'c>(context: &FlushContext, command: &'c LoggedCommand) -> Result<&'
     Ok(message)
 }
 
-/// How the outcome of a command is found: by its record and its id, or by its place where it cannot be processed.
-pub(crate) fn key_of(context: &FlushContext, log: CommandLogIncarnation, command: &LoggedCommand) -> CommandKey {
-    match readable(context, command) {
-        Ok(message) => (Some(message.id.clone()), message.command_id.clone()),
-        Err(_) => (None, CommandId::of_unreadable(log, command.sequence)),
-    }
-}
-
 /// The start of a text that may be of any length.
 fn shortened(text: &str) -> &str {
     let mut end = text.len().min(MAX_REASON_BYTES);
@@ -638,10 +864,6 @@ fn shortened(text: &str) -> &str {
         end -= 1;
     }
     &text[..end]
-}
-
-fn is_unknown(outcome: &Outcome) -> bool {
-    outcome.error.as_ref().is_some_and(|error| error.code == ErrorCode::OutcomeUnknown)
 }
 
 fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {

@@ -13,16 +13,20 @@
 
 mod exchange;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::command::LoggedCommand;
-use crate::copy::{CopyRead, GroupState};
+use crate::copy::{CopyRead, GroupState, Lane};
 use crate::envelope::{Attempt, Claim, DecidedCommand, Position};
-use crate::flush::{Emission, FlushContext, FlushMessage, FlushPlace, MAX_FLUSH_COMMANDS, decide_flush, key_of};
-use crate::name::{InstanceName, Nonce};
-use crate::number::{CommandLogIncarnation, LogTime, MembersRevision, StreamSequence};
-use crate::overlay::{Overlay, View};
-use crate::subject::{RecordsSubject, RecordsTopic};
+use crate::flush::{
+    Care, Emission, Flush, FlushContext, FlushMessage, FlushPlace, MAX_FLUSH_COMMANDS, Wanted, decide_flush,
+    emissions_of, say_again,
+};
+use crate::name::{InstanceName, Nonce, SiteName};
+use crate::number::{CommandLogIncarnation, ForwardNumber, LogTime, MembersRevision, StreamSequence};
+use crate::overlay::{Overlay, Routing, View};
+use crate::routes::{Incoming, Routes, Source};
+use crate::subject::RecordsTopic;
 
 pub use self::exchange::{CommandLogCheck, Effect, EmitFailure, Event, PublishFailure, ReleaseReason};
 
@@ -53,6 +57,8 @@ pub struct Holder {
     state: State,
     assigned: Option<MembersRevision>,
     stopping: bool,
+    /// Sites that do not answer.
+    unreachable: BTreeSet<SiteName>,
     held: Held,
 }
 
@@ -101,6 +107,41 @@ struct Held {
     stalled: bool,
     /// Something could not be sent: the holder lets go once its position is logged.
     not_emitted: Option<EmitFailure>,
+    /// The ways of commands between sites; nothing where they must be read from the copy again.
+    routes: Option<Routes>,
+    /// Something waits for another site's log.
+    waits_for_sites: bool,
+    /// What is on its way is to be logged again.
+    say_again: bool,
+    /// What earlier holders have decided for other sites asks for something that they may not have sent.
+    unsent: bool,
+    ways: Ways,
+    logged_ways: Ways,
+}
+
+/// How far commands between sites are dealt with: stored and emitted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Ways {
+    sent: BTreeMap<SiteName, ForwardNumber>,
+    received: BTreeMap<SiteName, ForwardNumber>,
+}
+
+impl Ways {
+    fn advance(&mut self, by: &Self) {
+        for (numbers, by) in [(&mut self.sent, &by.sent), (&mut self.received, &by.received)] {
+            for (site, number) in by {
+                let known = numbers.entry(site.clone()).or_default();
+                *known = (*number).max(*known);
+            }
+        }
+    }
+
+    fn of(routing: &Routing) -> Self {
+        let sent = routing.forwards.iter().map(|forward| (forward.place.to.clone(), forward.place.number));
+        let received = routing.received.iter().map(|place| (place.from.clone(), place.number));
+        // Numbers grow, so that the last of each site stays.
+        Self { sent: sent.collect(), received: received.collect() }
+    }
 }
 
 /// Something has killed the last holders before they could log an outcome: one of the commands that they decided together.
@@ -110,7 +151,9 @@ struct Careful {
     earlier: Option<Attempt>,
     /// How many of those attempts may have killed who made them.
     deaths: usize,
-    /// Where the try at the first waiting command stands.
+    /// The next command that a rule must decide.
+    wants: Option<Wanted>,
+    /// Where the try at it stands.
     next: NextTry,
     /// How many more commands may have been in their hands.
     suspects: usize,
@@ -132,12 +175,17 @@ enum NextTry {
 #[derive(Debug, Default)]
 struct UnderWay {
     through: Option<DecidedCommand>,
-    position: Option<DecidedCommand>,
+    ways: Ways,
+    position: Option<(Option<DecidedCommand>, Ways)>,
     emissions: Vec<Emission>,
     /// It logs an attempt.
     attempt: bool,
     /// It carries outcomes.
     outcomes: bool,
+    /// It decides a command whose attempt was logged.
+    tried: bool,
+    /// All of it must be stored or nothing.
+    whole: bool,
     /// It is stored, and what it asks for is being sent.
     emitting: bool,
 }
@@ -145,7 +193,8 @@ struct UnderWay {
 impl Holder {
     /// A holder of nothing.
     pub fn new(options: HolderOptions) -> Self {
-        Self { options, state: State::Idle, assigned: None, stopping: false, held: Held::default() }
+        let unreachable = BTreeSet::new();
+        Self { options, state: State::Idle, assigned: None, stopping: false, unreachable, held: Held::default() }
     }
 
     /// The copy must apply this for the holder to go on; tell it with [`Event::CopyAdvanced`].
@@ -160,7 +209,24 @@ impl Holder {
 
     /// Whether [`Event::PositionDue`] would have something to log.
     pub fn position_moved(&self) -> bool {
-        matches!(self.state, State::Holding(_)) && self.held.done != self.held.logged_position
+        let Held { done, logged_position, ways, logged_ways, .. } = &self.held;
+        matches!(self.state, State::Holding(_)) && (done != logged_position || ways != logged_ways)
+    }
+
+    /// Whether a command waits for another site's log: [`Event::RoutesChanged`] then has it looked at again.
+    pub fn waits_for_sites(&self) -> bool {
+        matches!(self.state, State::Holding(_)) && self.held.waits_for_sites
+    }
+
+    /// Whether commands of this site are on their way to others. Results are kept for a limited time: [`Event::SayAgain`], half of W
+    /// after the claim and then each half of W, keeps them in the log.
+    pub fn has_sent(&self) -> bool {
+        matches!(self.state, State::Holding(_)) && self.held.ways.sent.values().any(|sent| sent.0 > 0)
+    }
+
+    /// Says which sites do not answer. A command may ask to be refused then.
+    pub fn set_unreachable(&mut self, sites: BTreeSet<SiteName>) {
+        self.unreachable = sites;
     }
 
     /// The newest position that commands are still kept behind. Once it has been that for the audit window,
@@ -224,6 +290,15 @@ impl Holder {
                     effects.extend(self.advance(copy)?);
                 }
                 Ok(effects)
+            }
+            Event::RoutesChanged => {
+                self.held.routes = None;
+                self.held.waits_for_sites = false;
+                self.advance(copy)
+            }
+            Event::SayAgain => {
+                self.held.say_again = true;
+                self.advance(copy)
             }
             Event::AuditDue => self.purge(copy, self.options.audit_window_ms),
             Event::Disconnected => {
@@ -296,7 +371,7 @@ impl Holder {
             }
             State::Voided { claim, logged } if applied >= logged => {
                 let group = self.group_state(copy)?;
-                Ok(self.start(claim, &group))
+                self.start(claim, &group, copy)
             }
             State::Holding(_) => {
                 self.held.stalled = false;
@@ -313,23 +388,30 @@ impl Holder {
         let group = self.group_state(copy)?;
         match check {
             CommandLogCheck::Unknown => Ok(self.release(ReleaseReason::NoAnswer)),
-            CommandLogCheck::Matches => Ok(self.start(claim, &group)),
+            CommandLogCheck::Matches => self.start(claim, &group, copy),
             CommandLogCheck::Rewound => {
                 // The position is void: a new life of the command log begins, in which ids alone decide.
                 let decided_until_ms = group.position.map(|decided| decided.time_ms).unwrap_or_default();
                 let decided_until_ms = decided_until_ms.max(group.decided_until);
-                let position = Position { log: group.log.next(), decided: None, decided_until_ms };
+                let (sent, received) = (group.sent, group.received);
+                let position = Position { log: group.log.next(), decided: None, decided_until_ms, sent, received };
                 self.state = State::Voiding(claim);
                 let message = self.message(RecordsTopic::Position, &position);
-                Ok(vec![Effect::Publish { claim, messages: vec![message] }])
+                Ok(vec![Effect::Publish { claim, messages: vec![message], whole: false }])
             }
         }
     }
 
-    fn start(&mut self, claim: StreamSequence, group: &GroupState) -> Vec<Effect> {
+    fn start<C: CopyRead>(
+        &mut self,
+        claim: StreamSequence,
+        group: &GroupState,
+        copy: &C,
+    ) -> Result<Vec<Effect>, C::Error> {
         let careful = (group.claims_since_outcome > 1).then(|| Careful {
             earlier: group.attempt.clone(),
             deaths: group.tried_by.len(),
+            wants: None,
             next: NextTry::ToLog,
             suspects: MAX_FLUSH_COMMANDS,
             claimed: group.claim_time,
@@ -343,9 +425,15 @@ impl Holder {
             logged_position: group.position.clone(),
             audit: group.position.clone().into_iter().collect(),
             decided_until: group.decided_until,
+            unsent: !group.received.is_empty(),
+            ways: Ways { sent: group.sent.clone(), received: BTreeMap::new() },
+            logged_ways: Ways { sent: group.sent.clone(), received: BTreeMap::new() },
             ..Held::default()
         };
-        vec![Effect::OpenConsumer { claim, after: group.position_sequence() }]
+        let mut effects = vec![Effect::OpenConsumer { claim, after: group.position_sequence() }];
+        // What other sites have sent may wait already.
+        effects.extend(self.advance(copy)?);
+        Ok(effects)
     }
 
     fn delivered<C: CopyRead>(&mut self, commands: Vec<LoggedCommand>, copy: &C) -> Result<Vec<Effect>, C::Error> {
@@ -373,17 +461,27 @@ impl Holder {
                 return Ok(Vec::new());
             }
             self.held.overlay.prune(copy.applied(&self.options.flush.site)?);
-            if let Some(effects) = self.attempt(claim, copy)? {
+            self.read_routes(copy)?;
+            if let Some(effects) = self.send_unsent(copy)? {
+                return Ok(effects);
+            }
+            if let Some(effects) = self.attempt(claim) {
                 return Ok(effects);
             }
             let (mut under_way, mut messages) = self.next_flush(claim, copy)?;
             if std::mem::take(&mut self.held.position_due) {
-                under_way.position.clone_from(&self.held.done);
+                under_way.position = Some((self.held.done.clone(), self.held.ways.clone()));
                 messages.push(self.position_message());
             }
+            if std::mem::take(&mut self.held.say_again) {
+                let again = self.said_again(claim, copy)?;
+                self.held.results_published += u64::try_from(again.len()).unwrap_or(u64::MAX);
+                messages.extend(again);
+            }
             if !messages.is_empty() {
+                let whole = under_way.whole;
                 self.held.under_way = Some(under_way);
-                return Ok(vec![Effect::Publish { claim, messages }]);
+                return Ok(vec![Effect::Publish { claim, messages, whole }]);
             }
             // What follows had an outcome already: there is nothing to store, at most something to emit again.
             if !under_way.emissions.is_empty() {
@@ -394,6 +492,7 @@ impl Holder {
             }
             match under_way.through {
                 Some(through) => self.held.done = Some(through),
+                None if self.is_to_try() => {}
                 None => return Ok(Vec::new()),
             }
         }
@@ -406,10 +505,18 @@ impl Holder {
         copy: &C,
     ) -> Result<(UnderWay, Vec<FlushMessage>), C::Error> {
         let mut under_way = UnderWay::default();
-        if self.held.waiting.is_empty() {
+        let mut routes = self.held.routes.take().unwrap_or_default();
+        if self.held.waiting.is_empty() && routes.returned.is_empty() && routes.received.is_empty() {
+            self.held.routes = Some(routes);
             return Ok((under_way, Vec::new()));
         }
-        let (commands, rest, dead) = self.next_commands();
+        let commands = self.next_commands(&mut routes);
+        let no_attempts = format!("{MAX_ATTEMPTS} attempts ended without an outcome");
+        let care = self.held.careful.as_ref().map_or(Care::None, |careful| match (&careful.wants, careful.next) {
+            (Some(wanted), NextTry::Logged) => Care::One(&wanted.command),
+            (Some(wanted), NextTry::Exhausted) => Care::Dead(&wanted.command, &no_attempts),
+            _ => Care::Until,
+        });
         let place = FlushPlace {
             claim,
             command_log: self.held.command_log,
@@ -419,55 +526,107 @@ impl Holder {
             outcomes_complete_from: copy
                 .outcomes_complete_from(&self.options.flush.site)?
                 .max(LogTime(self.held.decided_until.0 + 1)),
+            unreachable: &self.unreachable,
+            care,
         };
-        let kind = &self.options.flush.definition.name;
-        let outcomes_ms = self.options.flush.retention.outcomes_ms;
-        let view = View { kind, copy, overlay: &self.held.overlay, outcomes_ms };
-        let flush = decide_flush(&self.options.flush, place, &view, commands, dead.as_deref())?;
-        // What was decided ahead of a deferred command counts once that one is decided, too.
-        let ahead = [flush.ahead, self.held.ahead.take()].into_iter().flatten().max_by_key(|decided| decided.sequence);
-        let all_decided = flush.deferred.is_empty();
-        let reached = if all_decided { ahead.clone() } else { None };
-        let through = [flush.through, reached].into_iter().flatten().max_by_key(|decided| decided.sequence);
-        self.held.ahead = ahead.filter(|_| !all_decided);
-        self.held.waiting = flush.deferred;
-        self.held.waiting.extend(rest);
-        self.held.results_published += flush.result_messages;
-        if let (Some(careful), Some(_)) = (&mut self.held.careful, &through) {
+        let view = self.view(copy);
+        let flush = decide_flush(&self.options.flush, place, &view, &mut routes, commands)?;
+        under_way.whole = flush.is_whole();
+        under_way.ways = Ways::of(&flush.effects.routing);
+        self.held.waits_for_sites = flush.waits_for_sites;
+        let Flush { messages, result_messages, effects, emissions, through, ahead, deferred, wants, tried, .. } = flush;
+        // Where the one that was tried could not go yet, another may be first by now.
+        let moves_on = |careful: &&mut Careful| tried || wants.is_some() || careful.next == NextTry::ToLog;
+        if let Some(careful) = self.held.careful.as_mut().filter(moves_on) {
             careful.next = NextTry::ToLog;
+            careful.wants = wants;
         }
-        under_way.outcomes = !flush.messages.is_empty();
+        under_way.tried = tried;
+        let to_try = self.is_to_try();
+        let deferred = put_back(&mut routes, deferred);
+        let routed = !routes.returned.is_empty() || !routes.received.is_empty();
+        // What could not be taken in for want of room is read when what was taken in is dealt with.
+        self.held.routes = Some(routes).filter(|routes| !(routes.more && routes.received.is_empty()));
+        // What was decided ahead of a deferred command counts once that one is decided, too.
+        let ahead = [ahead, self.held.ahead.take()].into_iter().flatten().max_by_key(|decided| decided.sequence);
+        let all_decided = deferred.is_empty();
+        let reached = if all_decided { ahead.clone() } else { None };
+        let through = [through, reached].into_iter().flatten().max_by_key(|decided| decided.sequence);
+        self.held.ahead = ahead.filter(|_| !all_decided);
+        self.held.waiting = deferred;
+        self.held.results_published += result_messages;
+        under_way.outcomes = !messages.is_empty();
         under_way.through = through;
-        under_way.emissions = flush.emissions;
+        under_way.emissions = emissions;
         if under_way.outcomes {
-            self.held.overlay.publish(flush.effects);
-        } else if under_way.through.is_none() && !self.held.waiting.is_empty() {
+            self.held.overlay.publish(effects);
+        } else if under_way.through.is_none() && !to_try && (routed || !self.held.waiting.is_empty()) {
             self.held.stalled = self.held.overlay.last_stored().is_some();
         }
-        Ok((under_way, flush.messages))
+        Ok((under_way, messages))
     }
 
-    /// In careful mode: the attempt to log before the next command is decided. Commands that have an outcome are no attempt:
-    /// theirs would take the place of the one that counts.
-    fn attempt<C: CopyRead>(&mut self, claim: StreamSequence, copy: &C) -> Result<Option<Vec<Effect>>, C::Error> {
-        let (Some(careful), Some(command)) = (&mut self.held.careful, self.held.waiting.front()) else {
+    fn view<'a, C: CopyRead>(&'a self, copy: &'a C) -> View<'a, C> {
+        let FlushContext { site, definition, retention, .. } = &self.options.flush;
+        let kind = &definition.name;
+        View { site, kind, copy, overlay: &self.held.overlay, outcomes_ms: retention.outcomes_ms }
+    }
+
+    fn read_routes<C: CopyRead>(&mut self, copy: &C) -> Result<(), C::Error> {
+        if self.held.routes.is_none() {
+            self.held.routes = Some(Routes::load(&self.options.flush, copy, &self.held.overlay)?);
+        }
+        Ok(())
+    }
+
+    /// What earlier holders have decided for other sites: their logs do not deliver it again, so that what it asks for is
+    /// sent now. Sending it twice is harmless.
+    fn send_unsent<C: CopyRead>(&mut self, copy: &C) -> Result<Option<Vec<Effect>>, C::Error> {
+        if !std::mem::take(&mut self.held.unsent) {
             return Ok(None);
-        };
-        if command.time > careful.claimed || careful.suspects == 0 {
+        }
+        let mut emissions = Vec::new();
+        let decided = self.held.routes.as_ref().map(|routes| routes.decided.as_slice()).unwrap_or_default();
+        for incoming in decided {
+            let Ok(message) = &incoming.command.message else { continue };
+            if let Some(known) = self.view(copy).newest(Some(&message.id), &message.command_id)? {
+                emissions.extend(emissions_of(&self.options.flush, &incoming.command, &known.change));
+            }
+        }
+        let ways = Ways { sent: BTreeMap::new(), received: self.group_state(copy)?.received };
+        if emissions.is_empty() {
+            self.held.ways.advance(&ways);
+            self.held.logged_ways.advance(&ways);
+            return Ok(None);
+        }
+        self.held.under_way = Some(UnderWay { ways, emitting: true, ..UnderWay::default() });
+        Ok(Some(vec![Effect::Emit(emissions)]))
+    }
+
+    /// Commands on their way, as the copy has them, once more.
+    fn said_again<C: CopyRead>(&self, claim: StreamSequence, copy: &C) -> Result<Vec<FlushMessage>, C::Error> {
+        let FlushContext { site, sites, definition, group, .. } = &self.options.flush;
+        let mut forwards = Vec::new();
+        for to in sites.iter().filter(|to| *to != site) {
+            let lane = Lane { kind: &definition.name, group: *group, from: site, to };
+            let waiting = copy.forwards(&lane, ForwardNumber(0), usize::MAX)?;
+            let unanswered = waiting.into_iter().filter(|(_, state)| !state.decided);
+            forwards.extend(unanswered.filter_map(|(_, state)| state.forward));
+        }
+        Ok(say_again(&self.options.flush, claim, self.held.results_published, forwards))
+    }
+
+    /// In careful mode: the attempt to log before the next command is decided. Commands that need no rule are no attempt: theirs
+    /// would take the place of the one that counts.
+    fn attempt(&mut self, claim: StreamSequence) -> Option<Vec<Effect>> {
+        let careful = self.held.careful.as_mut()?;
+        let wanted = careful.wants.as_ref().filter(|_| careful.next == NextTry::ToLog)?;
+        // The times of another site's log say nothing here.
+        if (wanted.of_log && wanted.command.time_ms > careful.claimed) || careful.suspects == 0 {
             self.held.careful = None;
-            return Ok(None);
+            return None;
         }
-        if careful.next != NextTry::ToLog {
-            return Ok(None);
-        }
-        let (id, command_id) = key_of(&self.options.flush, self.held.command_log, command);
-        let kind = &self.options.flush.definition.name;
-        let outcomes_ms = self.options.flush.retention.outcomes_ms;
-        let view = View { kind, copy, overlay: &self.held.overlay, outcomes_ms };
-        if view.change(id.as_ref(), &command_id, command)?.is_some() {
-            return Ok(None);
-        }
-        let command = DecidedCommand { sequence: command.sequence, command_id, time_ms: command.time };
+        let command = wanted.command.clone();
         let earlier = careful.earlier.as_ref().filter(|attempt| attempt.command == command);
         let number = earlier.map_or(0, |attempt| attempt.number) + 1;
         // An attempt counts unless who made it has claimed since: a group that changes hands again and again, or a log that
@@ -475,24 +634,28 @@ impl Holder {
         let deaths = earlier.map_or(0, |_| careful.deaths);
         if deaths >= MAX_ATTEMPTS as usize || number > MAX_SURVIVED_ATTEMPTS {
             careful.next = NextTry::Exhausted;
-            return Ok(None);
+            return None;
         }
         let attempt = Attempt { log: self.held.command_log, command, number };
         careful.earlier = Some(attempt.clone());
         let message = self.message(RecordsTopic::Attempt, &attempt);
         self.held.under_way = Some(UnderWay { attempt: true, ..UnderWay::default() });
-        Ok(Some(vec![Effect::Publish { claim, messages: vec![message] }]))
+        Some(vec![Effect::Publish { claim, messages: vec![message], whole: false }])
     }
 
-    /// The commands of the next flush, the rest, and why the first must be decided dead, if it must.
-    fn next_commands(&mut self) -> (VecDeque<LoggedCommand>, VecDeque<LoggedCommand>, Option<String>) {
-        let mut commands = std::mem::take(&mut self.held.waiting);
-        let Some(careful) = &self.held.careful else {
-            return (commands, VecDeque::new(), None);
-        };
-        let rest = commands.split_off(1);
-        let exhausted = careful.next == NextTry::Exhausted;
-        (commands, rest, exhausted.then(|| format!("{MAX_ATTEMPTS} attempts ended without an outcome")))
+    /// Whether an attempt is to be logged.
+    fn is_to_try(&self) -> bool {
+        self.held.careful.as_ref().is_some_and(|careful| careful.next == NextTry::ToLog && careful.wants.is_some())
+    }
+
+    /// The commands of the next flush: what came back precedes what the site has taken since.
+    fn next_commands(&mut self, routes: &mut Routes) -> Vec<Incoming> {
+        let log = self.held.command_log;
+        let of_log = |command| Incoming { source: Source::Log, log, command };
+        let mut commands: Vec<_> = std::mem::take(&mut routes.returned).into();
+        commands.extend(std::mem::take(&mut self.held.waiting).into_iter().map(of_log));
+        commands.extend(std::mem::take(&mut routes.received));
+        commands
     }
 
     fn published<C: CopyRead>(
@@ -521,12 +684,15 @@ impl Holder {
         if let (true, Some(careful)) = (under_way.attempt, self.held.careful.as_mut()) {
             careful.next = NextTry::Logged;
         }
-        if let (true, Some(careful)) = (under_way.outcomes, self.held.careful.as_mut()) {
-            careful.suspects -= 1;
+        if let (true, Some(careful)) = (under_way.tried, self.held.careful.as_mut()) {
+            careful.suspects = careful.suspects.saturating_sub(1);
         }
-        if let Some(position) = under_way.position.take() {
-            self.held.audit.push_back(position.clone());
-            self.held.logged_position = Some(position);
+        if let Some((position, ways)) = under_way.position.take() {
+            if position != self.held.logged_position {
+                self.held.audit.extend(position.clone());
+            }
+            self.held.logged_position = position;
+            self.held.logged_ways = ways;
         }
         self.emit_or_finish(copy)
     }
@@ -543,6 +709,7 @@ impl Holder {
         if let Some(through) = under_way.through.take() {
             self.held.done = Some(through);
         }
+        self.held.ways.advance(&std::mem::take(&mut under_way.ways));
         self.held.under_way = None;
         if let Some(failure) = self.held.not_emitted.take() {
             return Ok(self.release(ReleaseReason::Emit(failure)));
@@ -616,8 +783,9 @@ impl Holder {
     }
 
     fn publish_last_position(&mut self, claim: StreamSequence) -> Vec<Effect> {
-        self.held.under_way = Some(UnderWay { position: self.held.done.clone(), ..UnderWay::default() });
-        vec![Effect::Publish { claim, messages: vec![self.position_message()] }]
+        let position = Some((self.held.done.clone(), self.held.ways.clone()));
+        self.held.under_way = Some(UnderWay { position, ..UnderWay::default() });
+        vec![Effect::Publish { claim, messages: vec![self.position_message()], whole: false }]
     }
 
     /// Forgets all that rests on the claim. Where the group is still assigned, the member list is read again before the
@@ -635,15 +803,29 @@ impl Holder {
     }
 
     fn position_message(&self) -> FlushMessage {
-        let Held { command_log: log, done, decided_until: decided_until_ms, .. } = &self.held;
-        let position = Position { log: *log, decided: done.clone(), decided_until_ms: *decided_until_ms };
+        let Held { command_log: log, done, decided_until: decided_until_ms, ways, .. } = &self.held;
+        let Ways { sent, received } = ways.clone();
+        let decided_until_ms = *decided_until_ms;
+        let position = Position { log: *log, decided: done.clone(), decided_until_ms, sent, received };
         self.message(RecordsTopic::Position, &position)
     }
 
     fn message(&self, topic: RecordsTopic, body: &impl serde::Serialize) -> FlushMessage {
-        let FlushContext { site, definition, group, .. } = &self.options.flush;
-        let subject = RecordsSubject { site: site.clone(), kind: definition.name.clone(), group: *group, topic };
+        let subject = self.options.flush.subject(topic);
         let payload = serde_json::to_vec(body).unwrap_or_else(|error| panic!("always printable: {error}"));
         FlushMessage { subject, payload, ttl_ms: None }
     }
+}
+
+/// Gives back to the routes what did not come by this site's log; returns what did.
+fn put_back(routes: &mut Routes, deferred: VecDeque<Incoming>) -> VecDeque<LoggedCommand> {
+    let mut of_log = VecDeque::new();
+    for incoming in deferred.into_iter().rev() {
+        match incoming.source {
+            Source::Log => of_log.push_front(incoming.command),
+            Source::Returned(..) => routes.returned.push_front(incoming),
+            Source::Forwarded(..) => routes.received.push_front(incoming),
+        }
+    }
+    of_log
 }

@@ -11,6 +11,7 @@ use crate::decision::{Command, Decider, Record, TypedCommand, kind_name};
 use crate::group::GroupCount;
 use crate::id::RecordId;
 use crate::name::{CommandName, KindName, SiteName};
+use crate::rehome::{REHOME_COMMAND, RehomeCommand};
 
 /// Where new ids of a kind belong: the start of the home right. A pure function of the id.
 #[derive(Clone)]
@@ -121,6 +122,14 @@ impl KindDefinition {
     /// What every site must agree on, the home rule included.
     pub fn shared_settings(&self) -> KindSettings {
         KindSettings { home: Some(self.home.to_string()), ..self.settings.clone() }
+    }
+
+    /// The rule of a command: one of the kind's own, or the one that every kind has.
+    pub fn decider(&self, name: &CommandName) -> Option<&dyn Decider> {
+        if name.as_str() == REHOME_COMMAND {
+            return Some(&RehomeCommand);
+        }
+        self.commands.get(name).map(AsRef::as_ref)
     }
 
     /// Adds a command; one of the same name is replaced.

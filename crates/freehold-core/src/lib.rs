@@ -21,20 +21,22 @@ mod name;
 mod number;
 mod outcome;
 mod overlay;
+mod rehome;
+mod routes;
 pub mod subject;
 
 pub use assignment::{Member, MemberList, NameTaken};
-pub use command::{CommandMessage, LoggedCommand};
+pub use command::{CommandMessage, LoggedCommand, OwnerDown};
 pub use copy::{
-    Anomaly, Applied, CopyRead, CopyWrite, GroupState, LogMessage, RecordPlace, RecordState, Retention, StoredOutcome,
-    Uncarried, apply, may_expire, read_body,
+    Anomaly, Applied, CopyRead, CopyWrite, ForwardState, GroupState, Lane, LastUpdate, LogMessage, RecordPlace,
+    RecordState, Retention, StoredOutcome, Uncarried, apply, may_expire, read_body,
 };
 pub use decision::{
     Command, Decider, Decision, DecisionContext, Never, Record, RecordChange, Rejection, TypedCommand, Verdict,
     kind_name, rejected,
 };
 pub use envelope::{
-    Attempt, BatchPlace, Carried, Claim, Confirmation, DeadLetter, DecidedCommand, Position, RecordsBody,
+    Attempt, BatchPlace, Carried, Claim, Confirmation, DeadLetter, DecidedCommand, Forward, Position, RecordsBody,
     ResultMessage, Update,
 };
 pub use flush::{
@@ -51,5 +53,11 @@ pub use id::{CommandId, IdError, MAX_COMMAND_ID_BYTES, MAX_RECORD_ID_BYTES, Reco
 pub use json::Json;
 pub use kind::{GroupHash, HomeRule, Kind, KindDefinition, KindSettings};
 pub use name::{CommandName, InstanceName, KindName, MAX_NAME_BYTES, NameError, Nonce, SiteName};
-pub use number::{CommandLogIncarnation, Epoch, Incarnation, LogTime, MembersRevision, RecordVersion, StreamSequence};
-pub use outcome::{Change, EmittedCommand, ErrorCode, MAX_REFUSAL_MESSAGE_BYTES, Outcome, Refusal, Status};
+pub use number::{
+    CommandLogIncarnation, Epoch, ForwardNumber, Incarnation, LogTime, MembersRevision, RecordVersion, StreamSequence,
+};
+pub use outcome::{
+    Change, EmittedCommand, ErrorCode, ForwardPlace, MAX_REFUSAL_MESSAGE_BYTES, Outcome, Refusal, Status,
+};
+pub use rehome::{REHOME_COMMAND, Rehome, RehomeCommand, Rehomed};
+pub use routes::MAX_FORWARDS_UNDER_WAY;

@@ -36,6 +36,11 @@ number_type!(
     RecordVersion
 );
 number_type!(
+    /// A command's place among those of its group that one site has forwarded to another. The first is 1, and no number is
+    /// left out.
+    ForwardNumber
+);
+number_type!(
     /// Counts the moves of a record's ownership: `term · 2³² + moves`.
     Epoch
 );

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::hash::Hash;
 use crate::id::{CommandId, RecordId};
 use crate::json::Json;
-use crate::name::{CommandName, KindName};
-use crate::number::{CommandLogIncarnation, LogTime, RecordVersion, StreamSequence};
+use crate::name::{CommandName, KindName, SiteName};
+use crate::number::{CommandLogIncarnation, ForwardNumber, LogTime, RecordVersion, StreamSequence};
 
 /// The stable codes of errors that a caller can meet. Append-only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -125,6 +125,8 @@ pub enum Status {
     Refused,
     /// It could not be processed in a bounded number of tries; a dead letter tells.
     Dead,
+    /// Another site owns the record: the command is on its way there. The only status that is not final.
+    Forwarded,
 }
 
 /// What became of one command, as the log carries it and as the caller is told.
@@ -140,6 +142,17 @@ pub struct Outcome {
     /// Why it changed nothing, where it was not applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Refusal>,
+}
+
+/// Which forwarded command: by the site that took it, the one that it was sent to, and its number among those.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ForwardPlace {
+    /// The site that took it.
+    pub from: SiteName,
+    /// The owner of its record, as the taking site knew it.
+    pub to: SiteName,
+    /// Its number among those of its group from there to there.
+    pub number: ForwardNumber,
 }
 
 /// A command that a decision asks for.
@@ -179,6 +192,28 @@ pub struct Change {
     /// Commands that it asks for, `<command_id>/<n>` in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub emits: Vec<EmittedCommand>,
+    /// Where the command was forwarded: here by the site that took it, whose command log `log`, `sequence` and `time_ms` are of then,
+    /// or by this site to another, from which it came back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forwarded: Option<ForwardPlace>,
+}
+
+impl Change {
+    /// Whether this is what became of the command, and not just its way to the site that decides it.
+    pub fn is_final(&self) -> bool {
+        self.outcome.status != Status::Forwarded
+    }
+
+    /// Whether something is to be sent once it is stored: commands, or a dead letter.
+    pub fn asks_for_something(&self) -> bool {
+        let unknown = self.outcome.error.as_ref().is_some_and(|error| error.code == ErrorCode::OutcomeUnknown);
+        !self.emits.is_empty() || self.outcome.status == Status::Dead || unknown
+    }
+
+    /// Whether it is about a command that this site's own log took.
+    pub fn was_taken_at(&self, site: &SiteName) -> bool {
+        self.forwarded.as_ref().is_none_or(|place| place.from == *site)
+    }
 }
 
 #[cfg(test)]

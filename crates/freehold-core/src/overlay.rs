@@ -7,10 +7,11 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::command::LoggedCommand;
 use crate::copy::{CopyRead, RecordState, StoredOutcome};
+use crate::envelope::Forward;
 use crate::id::{CommandId, RecordId};
-use crate::name::KindName;
-use crate::number::StreamSequence;
-use crate::outcome::Change;
+use crate::name::{KindName, SiteName};
+use crate::number::{LogTime, StreamSequence};
+use crate::outcome::{Change, ForwardPlace};
 
 /// A command of a record, as outcomes are found.
 pub(crate) type CommandKey = (Option<RecordId>, CommandId);
@@ -21,6 +22,24 @@ pub(crate) struct FlushEffects {
     pub(crate) records: Vec<(RecordId, RecordState)>,
     pub(crate) changes: Vec<Change>,
     pub(crate) carries: Vec<(RecordId, StreamSequence)>,
+    pub(crate) routing: Routing,
+}
+
+/// What a flush does to forwarded commands.
+#[derive(Debug, Default)]
+pub(crate) struct Routing {
+    /// Sent on their way.
+    pub(crate) forwards: Vec<Forward>,
+    /// Of other sites: decided or returned.
+    pub(crate) received: Vec<ForwardPlace>,
+    /// That had come back: decided or sent elsewhere.
+    pub(crate) settled: Vec<ForwardPlace>,
+}
+
+impl Routing {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.forwards.is_empty() && self.received.is_empty() && self.settled.is_empty()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +65,7 @@ struct PublishedFlush {
     records: Vec<RecordId>,
     changes: Vec<CommandKey>,
     carries: Vec<(RecordId, StreamSequence)>,
+    routing: Routing,
 }
 
 impl Overlay {
@@ -56,6 +76,7 @@ impl Overlay {
             records: Vec::with_capacity(effects.records.len()),
             changes: Vec::with_capacity(effects.changes.len()),
             carries: effects.carries.clone(),
+            routing: effects.routing,
         };
         for (id, state) in effects.records {
             flush.records.push(id.clone());
@@ -99,6 +120,11 @@ impl Overlay {
         }
     }
 
+    /// What the copy does not know yet of forwarded commands, oldest first.
+    pub(crate) fn routing(&self) -> impl Iterator<Item = &Routing> {
+        self.flushes.iter().map(|flush| &flush.routing)
+    }
+
     /// The last message that the copy must apply for the overlay to be empty; nothing where it is, or where the log has
     /// not answered yet.
     pub(crate) fn last_stored(&self) -> Option<StreamSequence> {
@@ -120,6 +146,7 @@ impl Overlay {
 
 /// A copy seen through an overlay.
 pub(crate) struct View<'a, C> {
+    pub(crate) site: &'a SiteName,
     pub(crate) kind: &'a KindName,
     pub(crate) copy: &'a C,
     pub(crate) overlay: &'a Overlay,
@@ -141,7 +168,7 @@ impl<C: CopyRead> View<'_, C> {
         let applied = self.copy.record(self.kind, id)?;
         let carriable: Vec<StreamSequence> = applied
             .iter()
-            .flat_map(|state| &state.uncarried)
+            .flat_map(|state| state.uncarried_at(self.site))
             .map(|update| update.sequence)
             .filter(|sequence| !self.overlay.carries.contains(&(id.clone(), *sequence)))
             .collect();
@@ -151,26 +178,46 @@ impl<C: CopyRead> View<'_, C> {
         Ok(ViewedRecord { state, carriable, uncarried })
     }
 
-    /// The entry of a command that has an outcome: its own, or one that it repeats in time.
+    /// The entry of a command of this site's log that has an outcome: its own, or one that it repeats in time.
     ///
     /// Outcomes are forgotten some time after W, at each copy when it comes to it. Whether a command is a repeat must not
     /// depend on that: its place in the log decides. The copy keeps every outcome that a command above the position
-    /// can still be a repeat of.
+    /// can still be a repeat of. The times of another site's log are of another clock: an outcome from there counts for as long as the
+    /// copy has it, and whoever answers a repeat from it must log that.
     pub(crate) fn change(
         &self,
         id: Option<&RecordId>,
         command_id: &CommandId,
         command: &LoggedCommand,
-    ) -> Result<Option<Change>, C::Error> {
+    ) -> Result<Option<Known>, C::Error> {
+        let counts = |known: &Known| {
+            let own = known.change.sequence == command.sequence && known.change.time_ms == command.time;
+            let ages = known.logged_here && known.change.is_final();
+            own || !ages || known.time.is_none_or(|time| command.time.ms_since(time) < self.outcomes_ms)
+        };
+        Ok(self.newest(id, command_id)?.filter(counts))
+    }
+
+    /// The newest entry of a record's command id, however old it is.
+    pub(crate) fn newest(&self, id: Option<&RecordId>, command_id: &CommandId) -> Result<Option<Known>, C::Error> {
         let key = (id.cloned(), command_id.clone());
         if let Some(change) = self.overlay.changes.get(&key) {
-            return Ok(Some(change.clone()));
+            return Ok(Some(Known { change: change.clone(), logged_here: true, time: None }));
         }
-        let counts = |outcome: &StoredOutcome| {
-            let own = outcome.change.sequence == command.sequence && outcome.change.time_ms == command.time;
-            own || command.time.ms_since(outcome.time) < self.outcomes_ms
+        let known = |StoredOutcome { change, origin, time, .. }| Known {
+            change,
+            logged_here: origin == *self.site,
+            time: Some(time),
         };
-        let outcome = self.copy.outcome(self.kind, id, command_id)?;
-        Ok(outcome.filter(counts).map(|outcome| outcome.change))
+        Ok(self.copy.outcome(self.kind, id, command_id)?.map(known))
     }
+}
+
+/// The entry of a command that has an outcome, or is on its way.
+pub(crate) struct Known {
+    pub(crate) change: Change,
+    /// Whether it is in this site's log.
+    pub(crate) logged_here: bool,
+    /// When the log took it; nothing where the copy has not applied it yet.
+    time: Option<LogTime>,
 }

@@ -42,6 +42,11 @@ pub fn instance(site: &SiteName, instance: &InstanceName, nonce: &crate::name::N
     format!("fh.{site}.ins.{instance}.{nonce}.{what}")
 }
 
+/// The subject on which an operator has something done to a record of a kind by any instance of a site. No stream takes it.
+pub fn operator(site: &SiteName, kind: &KindName, what: &str) -> String {
+    format!("fh.{site}.adm.{kind}.{what}")
+}
+
 /// What a message of the records log is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum RecordsTopic {

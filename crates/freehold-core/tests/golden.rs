@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "fixed values")]
 
+use std::collections::BTreeMap;
+
 use freehold_core::{
     Attempt, BatchPlace, Carried, Change, Claim, CommandId, CommandLogIncarnation, CommandMessage, Confirmation,
-    DeadLetter, DecidedCommand, EmittedCommand, Epoch, ErrorCode, GroupCount, Hash, Incarnation, Json, KindSettings,
-    LogTime, Member, MemberList, MembersRevision, Outcome, Position, RecordId, RecordVersion, Refusal, ResultMessage,
-    Status, StreamSequence, Update,
+    DeadLetter, DecidedCommand, EmittedCommand, Epoch, ErrorCode, Forward, ForwardNumber, ForwardPlace, GroupCount,
+    Hash, Incarnation, Json, KindSettings, LogTime, Member, MemberList, MembersRevision, Outcome, OwnerDown, Position,
+    RecordId, RecordVersion, Refusal, ResultMessage, Status, StreamSequence, Update,
 };
 
 /// Checked against nats-server's own `partition()` by the end-to-end test `groups`.
@@ -70,6 +72,7 @@ fn change() -> Change {
         fingerprint: Hash(1),
         outcome: applied(2, "{}"),
         emits: Vec::new(),
+        forwarded: None,
     }
 }
 
@@ -99,6 +102,7 @@ fn command() -> CommandMessage {
         name: "depart".parse().unwrap(),
         command_id: id("c-1"),
         if_version: Some(RecordVersion(1)),
+        owner_down: None,
         body: json(r#"{"at":"05:17"}"#),
     }
 }
@@ -118,6 +122,7 @@ fn update() -> Update {
         previous: Some(Hash(7)),
         batch: BatchPlace::ALONE,
         changes: vec![Change { id: None, time_ms: LogTime(1_357_020_000_123), ..change() }],
+        moved: BTreeMap::new(),
     };
     update.hash = update.content_hash();
     update
@@ -143,6 +148,7 @@ fn an_update_that_deletes_stays_as_it_is() {
         fingerprint: Hash(10),
         outcome: not_applied(Status::Rejected, 4, refusal),
         emits: Vec::new(),
+        forwarded: None,
     };
     let emitted = EmittedCommand {
         kind: "gate".parse().unwrap(),
@@ -195,18 +201,71 @@ fn results_stay_as_they_are() {
         kind: "flight".parse().unwrap(),
         changes: vec![change(), refused, unreadable(19, 7)],
         carries: vec![Carried { id: "EWR-1".parse().unwrap(), sequence: StreamSequence(40) }],
+        forwards: Vec::new(),
+        returns: Vec::new(),
     };
     check(&result, include_str!("golden/result_that_carries.json"));
-    check(&ResultMessage { changes: Vec::new(), carries: Vec::new(), ..result }, include_str!("golden/result.json"));
+    let empty = ResultMessage { changes: Vec::new(), carries: Vec::new(), ..result };
+    check(&empty, include_str!("golden/result.json"));
+    let forward = Forward {
+        place: place("ewr", "jfk", 7),
+        epoch: Epoch(1),
+        command: CommandMessage { owner_down: Some(OwnerDown::Fail), ..command() },
+        log: CommandLogIncarnation(2),
+        sequence: StreamSequence(17),
+        time_ms: LogTime(5),
+        instead_of: Some(place("ewr", "lga", 9)),
+    };
+    let decided = Change { forwarded: Some(place("lga", "ewr", 3)), ..change() };
+    let routed = ResultMessage {
+        changes: vec![decided],
+        forwards: vec![forward],
+        returns: vec![place("lga", "ewr", 4)],
+        ..empty
+    };
+    check(&routed, include_str!("golden/result_between_sites.json"));
+}
+
+fn place(from: &str, to: &str, number: u64) -> ForwardPlace {
+    ForwardPlace { from: from.parse().unwrap(), to: to.parse().unwrap(), number: ForwardNumber(number) }
+}
+
+/// Given to another site by one that had it from a third.
+#[test]
+fn an_update_that_moves_a_record_stays_as_it_is() {
+    let mut update = Update {
+        owner: "jfk".parse().unwrap(),
+        epoch: Epoch(2),
+        moved: BTreeMap::from([("lga".parse().unwrap(), StreamSequence(12))]),
+        ..update()
+    };
+    update.hash = update.content_hash();
+    check(&update, include_str!("golden/update_that_moves.json"));
 }
 
 #[test]
 fn control_messages_stay_as_they_are() {
-    let position =
-        Position { log: CommandLogIncarnation(2), decided: Some(decided()), decided_until_ms: LogTime::default() };
+    let position = Position {
+        log: CommandLogIncarnation(2),
+        decided: Some(decided()),
+        decided_until_ms: LogTime::default(),
+        sent: BTreeMap::new(),
+        received: BTreeMap::new(),
+    };
     check(&position, include_str!("golden/position.json"));
-    let void = Position { log: CommandLogIncarnation(3), decided: None, decided_until_ms: LogTime(1_357_020_000_123) };
+    let void = Position {
+        log: CommandLogIncarnation(3),
+        decided: None,
+        decided_until_ms: LogTime(1_357_020_000_123),
+        ..position.clone()
+    };
     check(&void, include_str!("golden/position_void.json"));
+    let between_sites = Position {
+        sent: BTreeMap::from([("jfk".parse().unwrap(), ForwardNumber(7))]),
+        received: BTreeMap::from([("lga".parse().unwrap(), ForwardNumber(3))]),
+        ..position
+    };
+    check(&between_sites, include_str!("golden/position_between_sites.json"));
     let claim = Claim {
         log: Incarnation::new(1, "01J"),
         instance: "one".parse().unwrap(),

@@ -6,7 +6,7 @@ use async_nats::{HeaderMap, RequestErrorKind};
 use bytes::Bytes;
 use futures::StreamExt;
 
-use freehold_core::{CommandId, KindName, RecordVersion, Refusal, SiteName};
+use freehold_core::{CommandId, KindName, OwnerDown, RecordVersion, Refusal, SiteName};
 
 use crate::connection::{ConnectError, ConnectOptions, Connection};
 use crate::error::ApiError;
@@ -25,15 +25,17 @@ pub struct Client {
 pub struct SendOptions {
     /// The idempotency key; the service mints one where there is none.
     pub command_id: Option<CommandId>,
-    /// `accepted` or `applied`; the service's default where nothing is said.
+    /// `accepted`, `applied` or `sites=N`; the service's default where nothing is said.
     pub wait: Option<String>,
+    /// What to do where another site owns the record and cannot be reached; the command is kept where nothing is said.
+    pub owner_down: Option<OwnerDown>,
     /// How long to wait for an answer.
     pub timeout: Duration,
 }
 
 impl Default for SendOptions {
     fn default() -> Self {
-        Self { command_id: None, wait: None, timeout: Duration::from_secs(10) }
+        Self { command_id: None, wait: None, owner_down: None, timeout: Duration::from_secs(10) }
     }
 }
 
@@ -113,6 +115,13 @@ impl Client {
         }
         if let Some(wait) = &options.wait {
             headers.insert("Freehold-Wait", wait.as_str());
+        }
+        if let Some(owner_down) = options.owner_down {
+            let text = match owner_down {
+                OwnerDown::Queue => "queue",
+                OwnerDown::Fail => "fail",
+            };
+            headers.insert("Freehold-Owner-Down", text);
         }
         let request = async_nats::Request::new().headers(headers).payload(body).timeout(Some(options.timeout));
         let reply = self.connection.client.send_request(subject.clone(), request).await;

@@ -111,7 +111,8 @@ impl CommandLog {
         let payload = serde_json::to_vec(letter).map_err(|error| failed(error.into()))?;
         let subject = subject::dead_letter(&self.site, &letter.kind, group);
         let change = &letter.change;
-        let message_id = format!("{}-{group}-{}-{}", letter.kind, change.log, change.sequence);
+        let taker = change.forwarded.as_ref().map(|place| format!("-{}", place.from)).unwrap_or_default();
+        let message_id = format!("{}-{group}-{}-{}{taker}", letter.kind, change.log, change.sequence);
         let publish = PublishMessage::build().payload(payload.into()).message_id(message_id);
         let sent =
             self.connection.jetstream.send_publish(subject, publish).await.map_err(|error| failed(error.into()))?;

@@ -76,19 +76,20 @@ impl RecordsLog {
         Ok(StreamSequence(acknowledged(sent).await?.sequence))
     }
 
-    /// Publishes messages under a claim and waits until the log has stored them all. As a batch it stores all or none.
+    /// Publishes messages under a claim and waits until the log has stored them all. As a whole, which is an atomic batch, it
+    /// stores all or none.
     pub async fn publish(
         &self,
         fenced: &FencedConnection,
         claim: StreamSequence,
         messages: Vec<FlushMessage>,
-        batched: bool,
+        whole: bool,
     ) -> Result<Vec<StreamSequence>, PublishFailure> {
         let Some(first) = messages.first() else {
             return Ok(Vec::new());
         };
         let fence = self.claim_subject(&first.subject.kind, first.subject.group);
-        if batched && messages.len() > 1 {
+        if whole && messages.len() > 1 {
             self.publish_batch(fenced, claim, &fence, messages).await
         } else {
             publish_each(fenced, claim, &fence, messages).await

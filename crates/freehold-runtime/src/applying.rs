@@ -6,14 +6,14 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use freehold_core::{GroupCount, KindName, SiteName};
+use freehold_core::{GroupCount, Incarnation, KindName, SiteName};
 use freehold_jetstream::Connection;
 use freehold_store::{Error as StoreError, Store};
 
 use crate::applier::{Applier, OriginHealth};
 use crate::config::ServiceConfig;
 use crate::confirmations::{Committed, Confirmations};
-use crate::copy::{Copy, Waiters};
+use crate::copy::{Copy, RouteSignals, Waiters};
 use crate::origin_watch::OriginWatch;
 use crate::service::StartError;
 use crate::store_thread::{STORE_QUEUE_LENGTH, StoreJob, StoreThread};
@@ -34,7 +34,7 @@ impl Applying {
         config: &ServiceConfig,
         group_counts: &Arc<HashMap<KindName, GroupCount>>,
         store: Store,
-        confirmations: Arc<Confirmations>,
+        log: Incarnation,
         failures: mpsc::Sender<StoreError>,
     ) -> Result<Self, StartError> {
         let (writer, reader) = store.into_parts();
@@ -51,9 +51,19 @@ impl Applying {
         let others = config.sites.iter().filter(|origin| **origin != config.site);
         let kinds: Vec<_> = group_counts.keys().cloned().collect();
         let committed = Arc::new(Committed::new(others.clone(), &kinds));
+        let confirmations = Arc::new(Confirmations::new(config.site.clone(), log, Arc::clone(&committed)));
         let watches: HashMap<_, _> = others.map(|origin| (origin.clone(), Arc::new(OriginWatch::new()))).collect();
         let progress = Arc::new(receivers);
-        let copy = Copy { reader, waiters: Arc::clone(&waiters), progress, origins: Arc::new(watches), confirmations };
+        let origins = Arc::new(watches);
+        let routes = Arc::new(RouteSignals::new(group_counts));
+        let copy = Copy {
+            reader,
+            waiters: Arc::clone(&waiters),
+            progress,
+            origins,
+            confirmations,
+            routes: Arc::clone(&routes),
+        };
         let (jobs, queue) = mpsc::channel(STORE_QUEUE_LENGTH);
         let thread = StoreThread {
             writer,
@@ -61,6 +71,7 @@ impl Applying {
             group_counts: Arc::clone(group_counts),
             jobs: queue,
             waiters,
+            routes,
             progress: senders,
             committed: Arc::clone(&committed),
             failures,

@@ -26,60 +26,65 @@ const CONFIRM_INTERVAL: Duration = Duration::from_millis(5);
 /// The pause after a confirmation that did not certainly succeed, and before the mirror is looked at again.
 const CONFIRM_PAUSE: Duration = Duration::from_millis(100);
 
-/// What other sites have confirmed of the own log.
+/// What sites have confirmed of each other's logs.
 pub(crate) struct Confirmations {
     site: SiteName,
     log: Incarnation,
-    confirmed: Mutex<HashMap<(SiteName, KindName), StreamSequence>>,
+    committed: Arc<Committed>,
+    newest: Mutex<HashMap<ConfirmationSubject, Confirmation>>,
     changes: watch::Sender<()>,
 }
 
 impl Confirmations {
-    /// Nothing is confirmed yet of this life of the site's log.
-    pub(crate) fn new(site: SiteName, log: Incarnation) -> Self {
-        Self { site, log, confirmed: Mutex::default(), changes: watch::channel(()).0 }
+    /// Nothing is confirmed yet. `log` is the life of the own site's log.
+    pub(crate) fn new(site: SiteName, log: Incarnation, committed: Arc<Committed>) -> Self {
+        Self { site, log, committed, newest: Mutex::default(), changes: watch::channel(()).0 }
     }
 
-    /// Takes in what another site's log says; confirmations of a third site's log, or of another life of this one, are not ours.
+    /// Takes in what a site's log says, in the order of that log.
     pub(crate) fn note(&self, subject: &ConfirmationSubject, confirmation: &Confirmation) {
-        if subject.origin != self.site || confirmation.log != self.log {
-            return;
-        }
-        let mut confirmed = lock(&self.confirmed);
-        let position = confirmed.entry((subject.site.clone(), subject.kind.clone())).or_default();
-        *position = (*position).max(confirmation.position);
-        drop(confirmed);
+        lock(&self.newest).insert(subject.clone(), confirmation.clone());
         self.changes.send_replace(());
     }
 
-    /// How many other sites have confirmed a message of a kind.
-    pub(crate) fn count(&self, kind: &KindName, sequence: StreamSequence) -> usize {
-        let confirmed = lock(&self.confirmed);
-        confirmed.iter().filter(|((_, of), position)| of == kind && **position >= sequence).count()
+    /// How many sites have confirmed a message of a kind in an origin's log, by what they say of the life of it that is known here.
+    pub(crate) fn count(&self, origin: &SiteName, kind: &KindName, sequence: StreamSequence) -> usize {
+        let log = if *origin == self.site { Some(self.log.clone()) } else { self.committed.life_of(origin, kind) };
+        let confirms = |(subject, confirmation): &(&ConfirmationSubject, &Confirmation)| {
+            let of_message = subject.origin == *origin && subject.kind == *kind && confirmation.position >= sequence;
+            of_message && Some(&confirmation.log) == log.as_ref()
+        };
+        lock(&self.newest).iter().filter(confirms).count()
     }
 
-    /// Waits until so many other sites have confirmed a message.
-    pub(crate) async fn wait(&self, kind: &KindName, sequence: StreamSequence, wanted: usize) {
+    /// Waits until so many sites have confirmed a message.
+    pub(crate) async fn wait(&self, origin: &SiteName, kind: &KindName, sequence: StreamSequence, wanted: usize) {
         let mut changes = self.changes.subscribe();
-        while self.count(kind, sequence) < wanted {
+        while self.count(origin, kind, sequence) < wanted {
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    /// Reads what this site's mirrors say already. What cannot be read now comes with the next confirmation.
+    /// Reads what this site's log and its mirrors say already. What cannot be read now comes with the next confirmation.
     pub(crate) async fn load(&self, connection: &Connection, sites: &[SiteName], kinds: &[KindName]) {
         let log = ConfirmationsLog::new(connection.clone());
-        for site in sites.iter().filter(|site| **site != self.site) {
-            for kind in kinds {
-                let (site, kind, origin) = (site.clone(), kind.clone(), self.site.clone());
-                let subject = ConfirmationSubject { site, kind, origin };
-                match log.newest(&subject).await {
-                    Ok(Some((_, Some(confirmation)))) => self.note(&subject, &confirmation),
-                    Ok(_) => {}
-                    Err(error) => tracing::debug!(%subject, error = describe(&error), "no confirmation is known"),
-                }
+        let mut subjects = Vec::new();
+        for (site, origin) in sites.iter().flat_map(|site| sites.iter().map(move |origin| (site, origin))) {
+            let (site, origin) = (site.clone(), origin.clone());
+            let subject = |kind: &KindName| ConfirmationSubject {
+                site: site.clone(),
+                kind: kind.clone(),
+                origin: origin.clone(),
+            };
+            subjects.extend(kinds.iter().filter(|_| site != origin).map(subject));
+        }
+        for subject in subjects {
+            match log.newest(&subject).await {
+                Ok(Some((_, Some(confirmation)))) => self.note(&subject, &confirmation),
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%subject, error = describe(&error), "no confirmation is known"),
             }
         }
     }
@@ -92,6 +97,12 @@ impl Committed {
     pub(crate) fn new<'a>(others: impl Iterator<Item = &'a SiteName> + Clone, kinds: &[KindName]) -> Self {
         let pairs = kinds.iter().flat_map(|kind| others.clone().map(|origin| (origin.clone(), kind.clone())));
         Self(pairs.map(|pair| (pair, watch::channel(None).0)).collect())
+    }
+
+    /// The life of an origin's log that the copy has read last.
+    fn life_of(&self, origin: &SiteName, kind: &KindName) -> Option<Incarnation> {
+        let committed = self.0.get(&(origin.clone(), kind.clone()))?.borrow().clone();
+        committed.map(|confirmation| confirmation.log)
     }
 
     /// Takes in messages that were committed, in the order of the log.
@@ -229,18 +240,25 @@ mod tests {
     }
 
     #[test]
-    fn only_what_others_say_of_this_life_of_the_own_log_counts() {
+    fn only_what_is_said_of_the_known_life_of_a_log_counts() {
+        let site = |name: &str| name.parse::<SiteName>().unwrap();
+        let (kind, other): (KindName, KindName) = ("counter".parse().unwrap(), "other".parse().unwrap());
         let log = Incarnation::new(2, "now");
-        let confirmations = Confirmations::new("ewr".parse().unwrap(), log.clone());
+        let committed = Arc::new(Committed::new([site("jfk"), site("lga")].iter(), std::slice::from_ref(&kind)));
+        let confirmations = Confirmations::new(site("ewr"), log.clone(), Arc::clone(&committed));
         let at = |log: &Incarnation, position| Confirmation { log: log.clone(), position: StreamSequence(position) };
-        confirmations.note(&subject("jfk", "lga"), &at(&log, 9));
         confirmations.note(&subject("jfk", "ewr"), &at(&Incarnation::new(1, "before"), 9));
-        let count = |sequence| confirmations.count(&"counter".parse().unwrap(), StreamSequence(sequence));
-        assert_eq!(count(1), 0);
+        let count = |origin: &str, sequence| confirmations.count(&site(origin), &kind, StreamSequence(sequence));
+        assert_eq!(count("ewr", 1), 0);
         confirmations.note(&subject("jfk", "ewr"), &at(&log, 5));
         confirmations.note(&subject("lga", "ewr"), &at(&log, 7));
-        confirmations.note(&subject("lga", "ewr"), &at(&log, 6));
-        assert_eq!((count(5), count(6), count(7), count(8)), (2, 1, 1, 0));
-        assert_eq!(confirmations.count(&"other".parse().unwrap(), StreamSequence(1)), 0);
+        assert_eq!((count("ewr", 5), count("ewr", 6), count("ewr", 7), count("ewr", 8)), (2, 1, 1, 0));
+        assert_eq!(confirmations.count(&site("ewr"), &other, StreamSequence(1)), 0);
+
+        // Of a third site's log the life counts that this copy has read.
+        confirmations.note(&subject("jfk", "lga"), &at(&log, 3));
+        assert_eq!(count("lga", 3), 0);
+        committed.0[&(site("lga"), kind.clone())].send_replace(Some(at(&log, 1)));
+        assert_eq!((count("lga", 3), count("lga", 4)), (1, 0));
     }
 }

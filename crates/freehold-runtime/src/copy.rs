@@ -1,12 +1,15 @@
 //! The instance's copy as its tasks share it: how far it is, and who waits for what.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
-use freehold_core::{Applied, CommandId, KindName, RecordId, RecordVersion, SiteName, StoredOutcome, StreamSequence};
+use freehold_core::{
+    Applied, CommandId, GroupCount, GroupNumber, KindName, RecordId, RecordVersion, SiteName, StoredOutcome,
+    StreamSequence,
+};
 use freehold_store::Reader;
 
 use crate::confirmations::Confirmations;
@@ -23,8 +26,35 @@ pub(crate) struct Copy {
     pub(crate) progress: Arc<Progress>,
     /// The other sites.
     pub(crate) origins: Arc<HashMap<SiteName, Arc<OriginWatch>>>,
-    /// What the other sites have of the own log.
+    /// What sites have of each other's logs.
     pub(crate) confirmations: Arc<Confirmations>,
+    /// Tells holders what has changed between sites.
+    pub(crate) routes: Arc<RouteSignals>,
+}
+
+/// A signal for each group: what waits for another site may go on.
+pub(crate) struct RouteSignals(HashMap<KindName, Vec<Notify>>);
+
+impl RouteSignals {
+    pub(crate) fn new(counts: &HashMap<KindName, GroupCount>) -> Self {
+        let signals = |count: &GroupCount| count.groups().map(|_| Notify::new()).collect();
+        Self(counts.iter().map(|(kind, count)| (kind.clone(), signals(count))).collect())
+    }
+
+    /// Something has changed. It is kept until the group's worker has heard it.
+    pub(crate) fn tell(&self, kind: &KindName, group: GroupNumber) {
+        if let Some(signal) = self.0.get(kind).and_then(|signals| signals.get(usize::from(group.0))) {
+            signal.notify_one();
+        }
+    }
+
+    /// Returns when something has changed. Each group has one worker.
+    pub(crate) async fn changed(&self, kind: &KindName, group: GroupNumber) {
+        match self.0.get(kind).and_then(|signals| signals.get(usize::from(group.0))) {
+            Some(signal) => signal.notified().await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 impl Copy {
@@ -44,6 +74,12 @@ impl Copy {
     /// How old the copy of another site's records is; nothing for the own site, and where it is not known.
     pub(crate) fn age_of(&self, origin: &SiteName) -> Option<Duration> {
         self.origins.get(origin)?.age(self.progress_of(origin))
+    }
+
+    /// The other sites that do not answer.
+    pub(crate) fn unreachable(&self) -> BTreeSet<SiteName> {
+        let silent = self.origins.iter().filter(|(_, watch)| watch.is_silent());
+        silent.map(|(origin, _)| origin.clone()).collect()
     }
 
     /// Whether this site's mirror of another site's log is known to have a message.
@@ -91,7 +127,7 @@ impl Waiters {
     pub(crate) fn tell(&self, kind: &KindName, applied: Applied) {
         if !applied.outcomes.is_empty() {
             let mut outcomes = lock(&self.outcomes);
-            for outcome in applied.outcomes {
+            for outcome in applied.outcomes.into_iter().filter(|outcome| outcome.change.is_final()) {
                 if outcomes.is_empty() {
                     break;
                 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use freehold_core::{Decider, KindDefinition, Member};
+use freehold_core::{Decider, KindDefinition, Member, subject};
 use freehold_jetstream::{EndpointInfo, MicroOptions};
 
 use crate::copy::Copy;
@@ -62,7 +62,10 @@ pub(crate) fn micro_options(
             ("freehold-kinds".to_owned(), kinds_text),
         ]),
         endpoints,
-        subscriptions: kind_names.iter().map(|kind| format!("freehold.{kind}.*")).collect(),
+        subscriptions: kind_names
+            .iter()
+            .flat_map(|kind| [format!("freehold.{kind}.*"), subject::operator(&config.site, kind, "*")])
+            .collect(),
         status: Arc::new(report),
     }
 }

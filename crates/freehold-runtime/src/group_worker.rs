@@ -38,6 +38,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 const EMIT_PAUSE: Duration = Duration::from_millis(200);
 /// The pause before the member list is read again where that failed.
 const MEMBERS_PAUSE: Duration = Duration::from_millis(200);
+/// How often a command that waits for another site's log is looked at.
+const SITES_PAUSE: Duration = Duration::from_millis(100);
 
 /// What all workers of an instance share.
 #[derive(Clone)]
@@ -64,6 +66,8 @@ pub(crate) struct GroupWorker {
     group: GroupNumber,
     holder: Holder,
     audit_window: Duration,
+    /// How often what is on its way to other sites is logged again.
+    say_again: Duration,
     consumer: Option<CommandConsumer>,
     under_way: FuturesUnordered<BoxFuture<'static, Answer>>,
     stopped: bool,
@@ -73,6 +77,7 @@ pub(crate) struct GroupWorker {
 
 enum Answer {
     Event(Event),
+    Members(Option<MemberList>),
     Consumer(Result<Box<CommandConsumer>, String>),
 }
 
@@ -80,8 +85,10 @@ enum Happening {
     Answer(Answer),
     Commands(Result<Vec<LoggedCommand>, CommandConsumerError>),
     CopyAdvanced,
+    RoutesChanged,
     PositionDue,
     AuditDue,
+    SayAgain,
     Members,
     Connection,
     Stop,
@@ -93,6 +100,7 @@ impl GroupWorker {
             kind: options.flush.definition.name.clone(),
             group: options.flush.group,
             audit_window: Duration::from_millis(options.audit_window_ms),
+            say_again: Duration::from_millis(options.flush.retention.outcomes_ms / 2),
             holder: Holder::new(options),
             context,
             consumer: None,
@@ -111,6 +119,8 @@ impl GroupWorker {
         let mut stopping = false;
         let mut position_due = tokio::time::Instant::now();
         let (mut audit, mut audit_due) = (None, position_due);
+        let mut say_again = position_due + self.say_again;
+        let copy = self.context.copy.clone();
         let mut handled = self.members_event(&list.borrow_and_update().clone());
         loop {
             if let Some(event) = handled.take()
@@ -131,12 +141,16 @@ impl GroupWorker {
                 audit_due = tokio::time::Instant::now() + self.audit_window;
             }
             let room = self.holder.waiting() < MAX_WAITING_COMMANDS;
+            let (waits_for_sites, has_sent) = (self.holder.waits_for_sites(), self.holder.has_sent());
             let happening = tokio::select! {
                 Some(answer) = self.under_way.next(), if !self.under_way.is_empty() => Happening::Answer(answer),
                 commands = next_commands(self.consumer.as_mut()), if room && self.consumer.is_some() =>
                     Happening::Commands(commands),
                 () = self.context.copy.applied(&self.context.site, awaits.unwrap_or_default()), if awaits.is_some() =>
                     Happening::CopyAdvanced,
+                () = copy.routes.changed(&self.kind, self.group) => Happening::RoutesChanged,
+                () = tokio::time::sleep(SITES_PAUSE), if waits_for_sites => Happening::RoutesChanged,
+                () = tokio::time::sleep_until(say_again), if has_sent => Happening::SayAgain,
                 () = tokio::time::sleep_until(position_due), if position_moved => Happening::PositionDue,
                 () = tokio::time::sleep_until(audit_due), if newest_audit.is_some() => Happening::AuditDue,
                 Ok(()) = list.changed() => Happening::Members,
@@ -160,7 +174,18 @@ impl GroupWorker {
                     self.consumer = None;
                     Some(Event::Disconnected)
                 }
+                Happening::Answer(Answer::Members(read)) => {
+                    // The list that is watched may have gone on while this one was read.
+                    let watched = list.borrow().clone();
+                    let newest = read.filter(|read| read.revision > watched.revision).unwrap_or(watched);
+                    self.members_event(&newest)
+                }
                 Happening::CopyAdvanced => Some(Event::CopyAdvanced),
+                Happening::RoutesChanged => Some(Event::RoutesChanged),
+                Happening::SayAgain => {
+                    say_again = tokio::time::Instant::now() + self.say_again;
+                    Some(Event::SayAgain)
+                }
                 Happening::PositionDue => {
                     position_due = tokio::time::Instant::now() + POSITION_PAUSE;
                     Some(Event::PositionDue)
@@ -195,6 +220,7 @@ impl GroupWorker {
 
     fn take(&mut self, event: Event) -> Result<(), StoreError> {
         let snapshot = self.context.copy.reader.snapshot()?;
+        self.holder.set_unreachable(self.context.copy.unreachable());
         let effects = self.holder.handle(event, &snapshot)?;
         drop(snapshot);
         for effect in effects {
@@ -232,9 +258,9 @@ impl GroupWorker {
                     Err(_) => Err("no answer".to_owned()),
                 })
             }),
-            Effect::Publish { claim, messages } => Box::pin(async move {
+            Effect::Publish { claim, messages, whole } => Box::pin(async move {
                 let result = match fenced {
-                    Some(fenced) => records.publish(&fenced, claim, messages, batched).await,
+                    Some(fenced) => records.publish(&fenced, claim, messages, batched || whole).await,
                     None => Err(no_connection()),
                 };
                 Answer::Event(Event::Published(result))
@@ -263,10 +289,10 @@ impl GroupWorker {
                 return;
             }
             Effect::ReadMembers => {
-                let WorkerContext { members, identity, .. } = self.context.clone();
+                let members = self.context.members.clone();
                 let pause = self.claim_pause;
                 self.claim_pause = (2 * pause).min(LONGEST_CLAIM_PAUSE);
-                Box::pin(read_members(members, identity, kind, group, pause))
+                Box::pin(read_members(members, kind, group, pause))
             }
             Effect::Stopped => {
                 self.stopped = true;
@@ -284,22 +310,11 @@ async fn next_commands(consumer: Option<&mut CommandConsumer>) -> Result<Vec<Log
     }
 }
 
-async fn read_members(
-    members: Members,
-    identity: Identity,
-    kind: KindName,
-    group: GroupNumber,
-    pause: Duration,
-) -> Answer {
+async fn read_members(members: Members, kind: KindName, group: GroupNumber, pause: Duration) -> Answer {
     tokio::time::sleep(pause).await;
     loop {
         match members.read(&kind).await {
-            Ok(entry) => {
-                return Answer::Event(match entry.list {
-                    Some(list) if identity.holds(&list, group) => Event::Assigned(list.revision),
-                    _ => Event::Unassigned,
-                });
-            }
+            Ok(entry) => return Answer::Members(entry.list),
             Err(error) => {
                 tracing::debug!(%kind, %group, error = describe(&error), "the member list cannot be read");
                 tokio::time::sleep(MEMBERS_PAUSE).await;

@@ -25,7 +25,7 @@ use crate::admission::Admission;
 use crate::applier::OriginHealth;
 use crate::applying::Applying;
 use crate::config::ServiceConfig;
-use crate::confirmations::{Confirmations, Confirmer};
+use crate::confirmations::Confirmer;
 use crate::copy::Copy;
 use crate::discovery::micro_options;
 use crate::group_worker::{GroupWorker, WorkerContext, describe};
@@ -82,8 +82,8 @@ impl Instance {
 
         let (failed, mut failures) = mpsc::channel(1);
         let (store, fresh) = open_store(config).await?;
-        let confirmations = Arc::new(Confirmations::new(config.site.clone(), facts.incarnation.clone()));
-        let applying = Applying::start(&connection, config, &group_counts, store, confirmations, failed.clone())?;
+        let log = facts.incarnation.clone();
+        let applying = Applying::start(&connection, config, &group_counts, store, log, failed.clone())?;
         let Applying { copy, jobs, store_thread, mut readers, origins, committed } = applying;
         tokio::select! {
             () = catch_up(config, &copy, origins) => {}
@@ -131,6 +131,7 @@ impl Instance {
                 let flush = FlushContext {
                     definition: Arc::clone(definition),
                     site: config.site.clone(),
+                    sites: config.sites.clone(),
                     group,
                     log: facts.incarnation.clone(),
                     retention: config.retention(),

@@ -6,7 +6,7 @@
 //! instance's own clock: the copy is as old as the last moment at which it certainly had all that the origin had.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ pub(crate) struct OriginWatch {
     newest: watch::Sender<Option<Sighting>>,
     /// The mirror is known to have everything up to here.
     mirrored: AtomicU64,
+    /// The origin has not answered the last question.
+    silent: AtomicBool,
     age: Mutex<Age>,
 }
 
@@ -52,12 +54,22 @@ struct Age {
 
 impl OriginWatch {
     pub(crate) fn new() -> Self {
-        Self { newest: watch::channel(None).0, mirrored: AtomicU64::new(0), age: Mutex::default() }
+        Self {
+            newest: watch::channel(None).0,
+            mirrored: AtomicU64::new(0),
+            silent: AtomicBool::new(false),
+            age: Mutex::default(),
+        }
     }
 
     /// Tells of each new sighting.
     pub(crate) fn sightings(&self) -> watch::Receiver<Option<Sighting>> {
         self.newest.subscribe()
+    }
+
+    /// Whether the origin does not answer. Never used for safety: only a caller that wants it is refused for it.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
     }
 
     /// The mirror is known to have everything up to here.
@@ -94,7 +106,9 @@ impl OriginWatch {
             interval.tick().await;
             let asked = Instant::now();
             let both = async { tokio::try_join!(there.state(&origin), here.state(&origin)) };
-            match timeout(ANSWER_TIMEOUT, both).await {
+            let answered = timeout(ANSWER_TIMEOUT, both).await;
+            self.silent.store(!matches!(answered, Ok(Ok(_))), Ordering::Relaxed);
+            match answered {
                 Ok(Ok((there, here))) => self.saw(asked, Sighting { origin: there.last, mirror: here.last }),
                 Ok(Err(error)) => tracing::debug!(%origin, error = describe(&error), "the origin does not answer"),
                 Err(_) => tracing::debug!(%origin, "the origin does not answer"),

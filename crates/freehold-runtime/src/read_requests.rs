@@ -333,7 +333,8 @@ fn outcome_view(outcome: &StoredOutcome) -> OutcomeView<'_> {
         version: change.outcome.version,
         reply: &change.outcome.reply,
         error: &change.outcome.error,
-        owner: origin,
+        // A command that is on its way belongs to where it goes.
+        owner: change.forwarded.as_ref().filter(|_| !change.is_final()).map_or(origin, |place| &place.to),
         decided_at: timestamp(*time),
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use freehold_core::{
     CommandId, CommandMessage, CopyRead, Decider, ErrorCode, Hash, IdError, Json, KindDefinition, KindName, Outcome,
-    RecordId, RecordVersion, Refusal, SiteName, Status, StoredOutcome,
+    OwnerDown, REHOME_COMMAND, RecordId, RecordVersion, Refusal, RehomeCommand, SiteName, Status, StoredOutcome,
 };
 use freehold_jetstream::{AppendError, CommandLog, RecordsLog, Reply, ReplyHeaders, Request};
 
@@ -32,6 +32,10 @@ const WAIT_HEADER: &str = "Freehold-Wait";
 const VERSION_HEADER: &str = "Freehold-Version";
 const OWNER_HEADER: &str = "Freehold-Owner";
 const TRACE_HEADER: &str = "traceparent";
+/// The header that says what to do where another site owns the record and cannot be reached.
+const OWNER_DOWN_HEADER: &str = "Freehold-Owner-Down";
+/// How often a request looks whether the owner of its record is away.
+const OWNER_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers requests. Cheap to clone.
 #[derive(Clone)]
@@ -85,11 +89,21 @@ impl RequestHandler {
     }
 
     async fn answer(&self, request: &Request) -> Answer {
-        let mut tokens = request.subject().split('.').skip(1);
-        let (kind, endpoint) = (tokens.next().unwrap_or_default(), tokens.next().unwrap_or_default());
+        let (by_operator, kind, endpoint) = match request.subject().split('.').collect::<Vec<_>>()[..] {
+            ["fh", _, _, kind, endpoint] => (true, kind, endpoint),
+            [_, kind, endpoint] => (false, kind, endpoint),
+            _ => (false, "", ""),
+        };
         let Some(definition) = kind.parse().ok().and_then(|kind: KindName| self.definitions.get(&kind).cloned()) else {
             return Answer::refuse(ErrorCode::Invalid, format!("this service has no kind {kind:?}"));
         };
+        if by_operator {
+            if endpoint != REHOME_COMMAND {
+                return Answer::refuse(ErrorCode::Invalid, format!("an operator has no command {endpoint:?}"));
+            }
+            let answer = self.change(&definition, &RehomeCommand, request).await;
+            return answer.unwrap_or_else(Answer::from);
+        }
         if let Some(answer) = read_requests::answer(self, &definition, endpoint, request.payload()).await {
             return answer;
         }
@@ -112,12 +126,13 @@ impl RequestHandler {
         request: &Request,
     ) -> Result<Answer, Refusal> {
         let wait = self.wait_mode(request.header(WAIT_HEADER))?;
+        let owner_down = request.header(OWNER_DOWN_HEADER).map(owner_down).transpose()?;
         let command_id = match request.header(COMMAND_ID_HEADER) {
             Some(text) => CommandId::from_caller(text).map_err(|error| invalid_command_id(&error))?,
             None => mint_command_id()?,
         };
         let headers = vec![(COMMAND_ID_HEADER, command_id.to_string())];
-        let answer = self.change_as(definition, decider, request, command_id, wait).await;
+        let answer = self.change_as(definition, decider, request, command_id, owner_down, wait).await;
         Ok(answer.unwrap_or_else(|refusal| Answer { result: Err(refusal), headers }))
     }
 
@@ -127,10 +142,12 @@ impl RequestHandler {
         decider: &dyn Decider,
         request: &Request,
         command_id: CommandId,
+        owner_down: Option<OwnerDown>,
         wait: WaitMode,
     ) -> Result<Answer, Refusal> {
         let deadline = Instant::now() + self.decide_timeout;
         let command = self.read_command(definition, decider, request.payload(), command_id)?;
+        let command = CommandMessage { owner_down, ..command };
         let CommandMessage { kind, id, command_id, .. } = &command;
         if definition.home.home(id).is_none() {
             return Err(Refusal::new(ErrorCode::Invalid, format!("no site may create a record with id {id:?}")));
@@ -146,12 +163,15 @@ impl RequestHandler {
         drop(admitted);
         let appended = appended.map_err(|error| self.append_refusal(&error, command_id))?;
         if wait == WaitMode::Accepted {
-            let body = serde_json::json!({ "accepted": true, "id": id, "command_id": command_id });
-            return Ok(Answer { result: Ok(body.to_string().into()), headers: command_headers(&command) });
+            return Ok(accepted_answer(&command));
         }
-        match timeout_at(deadline, waiter.wait()).await {
-            Ok(outcome) => Ok(self.confirmed_answer(&command, &outcome, wait, deadline).await),
-            Err(_) => {
+        let decided = tokio::select! {
+            decided = timeout_at(deadline, waiter.wait()) => decided.ok(),
+            () = self.waits_for_its_owner(definition, &command) => return Ok(accepted_answer(&command)),
+        };
+        match decided {
+            Some(outcome) => Ok(self.confirmed_answer(&command, &outcome, wait, deadline).await),
+            None => {
                 #[derive(serde::Serialize)]
                 struct Details<'a> {
                     command_id: &'a CommandId,
@@ -181,7 +201,28 @@ impl RequestHandler {
             None => return Err(Refusal::new(ErrorCode::Invalid, "\"id\" is missing")),
         };
         let (kind, name) = (definition.name.clone(), decider.name());
-        Ok(CommandMessage { kind, id, name, command_id, if_version: fields.if_version, body })
+        let if_version = fields.if_version;
+        Ok(CommandMessage { kind, id, name, command_id, if_version, owner_down: None, body })
+    }
+
+    /// Returns when the command is in the log on its way to a site that does not answer: then its caller is told that it is kept.
+    async fn waits_for_its_owner(&self, definition: &KindDefinition, command: &CommandMessage) {
+        if command.owner_down == Some(OwnerDown::Fail) || self.other_sites == 0 {
+            std::future::pending().await
+        }
+        loop {
+            tokio::time::sleep(OWNER_PAUSE).await;
+            let unreachable = self.copy.unreachable();
+            if unreachable.is_empty() {
+                continue;
+            }
+            let on_its_way = self.stored_outcome(&command.kind, &command.id, &command.command_id);
+            let to = on_its_way.ok().flatten().filter(|it| !it.change.is_final()).and_then(|it| it.change.forwarded);
+            if to.is_some_and(|place| place.from == self.site && unreachable.contains(&place.to)) {
+                tracing::debug!(kind = %definition.name, command_id = %command.command_id, "kept for an owner that is away");
+                return;
+            }
+        }
     }
 
     /// The id of a record whose creation names none. It is a function of the command id, so that a retry finds the record
@@ -195,7 +236,17 @@ impl RequestHandler {
         id.parse().map_err(|error| Refusal::new(ErrorCode::Internal, format!("minting an id: {error}")))
     }
 
+    /// What the command was decided; nothing while it is on its way.
     fn known_outcome(
+        &self,
+        kind: &KindName,
+        id: &RecordId,
+        command_id: &CommandId,
+    ) -> Result<Option<StoredOutcome>, Refusal> {
+        Ok(self.stored_outcome(kind, id, command_id)?.filter(|outcome| outcome.change.is_final()))
+    }
+
+    fn stored_outcome(
         &self,
         kind: &KindName,
         id: &RecordId,
@@ -217,9 +268,8 @@ impl RequestHandler {
         let answer = self.outcome_answer(command, outcome);
         let WaitMode::Sites(wanted) = wait else { return answer };
         let confirmations = &self.copy.confirmations;
-        let confirmed = confirmations.wait(&command.kind, outcome.sequence, wanted.get());
-        // The caller waits for copies of what its own site has logged.
-        if outcome.origin == self.site && timeout_at(deadline, confirmed).await.is_ok() {
+        let confirmed = confirmations.wait(&outcome.origin, &command.kind, outcome.sequence, wanted.get());
+        if timeout_at(deadline, confirmed).await.is_ok() {
             return answer;
         }
         #[derive(serde::Serialize)]
@@ -229,7 +279,7 @@ impl RequestHandler {
             confirmed: usize,
             outcome: &'a Outcome,
         }
-        let count = confirmations.count(&command.kind, outcome.sequence);
+        let count = confirmations.count(&outcome.origin, &command.kind, outcome.sequence);
         let details = Details {
             command_id: &command.command_id,
             wanted: wanted.get(),
@@ -363,6 +413,20 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 
         deserializer.deserialize_map(MembersVisitor)
     }
+}
+
+fn owner_down(text: &str) -> Result<OwnerDown, Refusal> {
+    match text {
+        "queue" => Ok(OwnerDown::Queue),
+        "fail" => Ok(OwnerDown::Fail),
+        _ => Err(Refusal::new(ErrorCode::Invalid, format!("{OWNER_DOWN_HEADER}: it is neither queue nor fail"))),
+    }
+}
+
+/// The command is kept; what becomes of it is told later.
+fn accepted_answer(command: &CommandMessage) -> Answer {
+    let body = serde_json::json!({ "accepted": true, "id": command.id, "command_id": command.command_id });
+    Answer { result: Ok(body.to_string().into()), headers: command_headers(command) }
 }
 
 fn log_is_full() -> Refusal {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use freehold_core::{KindDefinition, KindName, NameTaken};
+use freehold_core::{KindDefinition, KindName, NameTaken, REHOME_COMMAND};
 use freehold_jetstream::{ApiError, ConnectError, ProvisionError};
 use freehold_store::{Error as StoreError, OpenError};
 
@@ -110,9 +110,9 @@ impl ServiceBuilder {
         let mut definitions = HashMap::new();
         for definition in self.kinds {
             let kind = definition.name.clone();
-            let reserved = definition.commands.keys().find(|name| RESERVED_ENDPOINTS.contains(&name.as_str()));
-            if let Some(name) = reserved {
-                return Err(StartError::Definition { kind, reason: format!("{name} is a read, not a command") });
+            let is_reserved = |name: &str| RESERVED_ENDPOINTS.contains(&name) || name == REHOME_COMMAND;
+            if let Some(name) = definition.commands.keys().find(|name| is_reserved(name.as_str())) {
+                return Err(StartError::Definition { kind, reason: format!("every kind has its own {name}") });
             }
             if definitions.insert(kind.clone(), Arc::new(definition)).is_some() {
                 return Err(StartError::Definition { kind, reason: "it is defined twice".to_owned() });

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use freehold_core::{
-    Applied, CopyRead, GroupCount, GroupState, KindName, LogMessage, LogTime, Retention, SiteName, StreamSequence,
-    apply, may_expire,
+    Applied, CopyRead, GroupCount, GroupNumber, GroupState, KindName, LogMessage, LogTime, Retention, SiteName,
+    StreamSequence, apply, may_expire,
 };
 use freehold_store::{Error, MAX_EXPIRED_OUTCOMES, Writer};
 
 use crate::confirmations::Committed;
-use crate::copy::Waiters;
+use crate::copy::{RouteSignals, Waiters};
 
 /// Messages that one transaction applies.
 const MAX_TRANSACTION_MESSAGES: usize = 4_096;
@@ -49,6 +49,7 @@ pub(crate) struct StoreThread {
     pub(crate) group_counts: Arc<HashMap<KindName, GroupCount>>,
     pub(crate) jobs: mpsc::Receiver<StoreJob>,
     pub(crate) waiters: Arc<Waiters>,
+    pub(crate) routes: Arc<RouteSignals>,
     pub(crate) progress: HashMap<SiteName, watch::Sender<StreamSequence>>,
     pub(crate) committed: Arc<Committed>,
     pub(crate) failures: mpsc::Sender<Error>,
@@ -77,7 +78,7 @@ impl StoreThread {
         }
     }
 
-    fn commit(&mut self, jobs: &[StoreJob]) -> Result<Vec<(KindName, Applied)>, Error> {
+    fn commit(&mut self, jobs: &[StoreJob]) -> Result<Vec<(KindName, GroupNumber, Applied)>, Error> {
         let retention = self.retention;
         let groups = Arc::clone(&self.group_counts);
         let mut told = Vec::new();
@@ -95,7 +96,7 @@ impl StoreThread {
                             let (newest, outcomes) = arrived.entry(origin).or_default();
                             *newest = message.time;
                             *outcomes += applied.outcomes.len();
-                            told.push((message.subject.kind.clone(), applied));
+                            told.push((message.subject.kind.clone(), message.subject.group, applied));
                         }
                     }
                     StoreJob::OutcomesCompleteFrom { origin, time } => {
@@ -126,7 +127,7 @@ impl StoreThread {
         Ok(told)
     }
 
-    fn tell(&self, jobs: Vec<StoreJob>, told: Vec<(KindName, Applied)>) {
+    fn tell(&self, jobs: Vec<StoreJob>, told: Vec<(KindName, GroupNumber, Applied)>) {
         for job in jobs {
             if let StoreJob::Apply { origin, passed, messages } = job
                 && let Some(progress) = self.progress.get(&origin)
@@ -139,7 +140,10 @@ impl StoreThread {
                 });
             }
         }
-        for (kind, applied) in told {
+        for (kind, group, applied) in told {
+            if applied.routes_changed {
+                self.routes.tell(&kind, group);
+            }
             if let Some(anomaly) = &applied.anomaly {
                 tracing::error!(%kind, %anomaly, "a log holds what a sound log does not");
             }

@@ -149,7 +149,9 @@ impl Log {
                     error: None,
                 },
                 emits: Vec::new(),
+                forwarded: None,
             }],
+            moved: std::collections::BTreeMap::new(),
         };
         update.hash = update.content_hash();
         self.newest[usize::try_from(number).unwrap()] = Some((version, update.hash));

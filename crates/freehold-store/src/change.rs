@@ -2,20 +2,20 @@
 //!
 //! Layout: name opt text, log number, sequence number, time number, fingerprint 16 B, status, version number, reply opt text,
 //! error opt (code, message text, details opt text), count of emitted commands, each: kind text, id text, name text, body
-//! text. Status and code are a byte; 0 says that the name follows as text, so that values which this crate does not know
+//! text; where it was forwarded: from text, to text, number. Status and code are a byte; 0 says that the name follows as text, so that values which this crate does not know
 //! yet survive too.
 
 use freehold_core::{
-    Change, CommandId, CommandLogIncarnation, EmittedCommand, ErrorCode, Json, LogTime, Outcome, RecordId,
-    RecordVersion, Refusal, Status, StreamSequence,
+    Change, CommandId, CommandLogIncarnation, EmittedCommand, ErrorCode, ForwardNumber, ForwardPlace, Json, LogTime,
+    Outcome, RecordId, RecordVersion, Refusal, Status, StreamSequence,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{Decoder, Encoder, Malformed};
 
-const STATUSES: [(u8, Status); 4] =
-    [(1, Status::Applied), (2, Status::Rejected), (3, Status::Refused), (4, Status::Dead)];
+const STATUSES: [(u8, Status); 5] =
+    [(1, Status::Applied), (2, Status::Rejected), (3, Status::Refused), (4, Status::Dead), (5, Status::Forwarded)];
 
 const CODES: [(u8, ErrorCode); 10] = [
     (1, ErrorCode::Invalid),
@@ -52,6 +52,11 @@ pub(crate) fn encode_change(row: &mut Encoder, change: &Change) {
         row.text(command.name.as_str());
         row.text(command.body.as_str());
     }
+    if let Some(ForwardPlace { from, to, number }) = &change.forwarded {
+        row.text(from.as_str());
+        row.text(to.as_str());
+        row.number(number.0);
+    }
 }
 
 pub(crate) fn decode_change(
@@ -84,7 +89,12 @@ pub(crate) fn decode_change(
                 Ok(EmittedCommand { kind: row.parsed()?, id: row.parsed()?, name: row.parsed()?, body: row.json()? })
             })
             .collect::<Result<_, Malformed>>()?,
+        forwarded: if row.is_at_end() { None } else { Some(decode_place(row)?) },
     })
+}
+
+fn decode_place(row: &mut Decoder<'_>) -> Result<ForwardPlace, Malformed> {
+    Ok(ForwardPlace { from: row.parsed()?, to: row.parsed()?, number: ForwardNumber(row.number()?) })
 }
 
 fn encode_named<T: Serialize + PartialEq>(row: &mut Encoder, known: &[(u8, T)], value: T) {

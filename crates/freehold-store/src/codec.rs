@@ -103,6 +103,11 @@ impl<'a> Decoder<'a> {
         Ok(taken)
     }
 
+    /// Whether all fields are read.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)
     }

@@ -1,7 +1,10 @@
 //! Reads of one row each, the same for snapshots and for the transaction: key, value, checksum, fields.
 
+use std::ops::Bound;
+
 use freehold_core::{
-    CommandId, GroupDigest, GroupNumber, GroupState, KindName, RecordId, SiteName, StoredOutcome, StreamSequence,
+    CommandId, ForwardNumber, ForwardState, GroupDigest, GroupNumber, GroupState, KindName, Lane, RecordId, SiteName,
+    StoredOutcome, StreamSequence,
 };
 use redb::ReadableTable;
 
@@ -58,6 +61,36 @@ pub(crate) fn group(
 ) -> Result<Option<GroupState>, Error> {
     let key = schema::group_key(origin, kind, group);
     read(groups, &key, |value| schema::decode_group(&key, value))
+}
+
+pub(crate) fn forward(
+    forwards: &impl Rows,
+    lane: &Lane<'_>,
+    number: ForwardNumber,
+) -> Result<Option<ForwardState>, Error> {
+    let key = schema::forward_key(lane, number);
+    read(forwards, &key, |value| schema::decode_forward(&key, value))
+}
+
+pub(crate) fn forwards(
+    forwards: &impl Rows,
+    lane: &Lane<'_>,
+    after: ForwardNumber,
+    limit: usize,
+) -> Result<Vec<(ForwardNumber, ForwardState)>, Error> {
+    let prefix = schema::forward_prefix(lane);
+    let from = schema::forward_key(lane, after);
+    let mut found = Vec::new();
+    let range = (Bound::Excluded(from.as_slice()), Bound::Unbounded);
+    for row in forwards.range::<&[u8]>(range).map_err(Error::engine)? {
+        let (key, value) = row.map_err(Error::engine)?;
+        if !key.value().starts_with(&prefix) || found.len() >= limit {
+            break;
+        }
+        let state = schema::decode_forward(key.value(), value.value())?;
+        found.push((schema::forward_number_of_key(key.value())?, state));
+    }
+    Ok(found)
 }
 
 pub(crate) fn digests(

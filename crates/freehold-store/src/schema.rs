@@ -8,11 +8,12 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `meta` | `store` | format number, site text, instance text |
-//! | `records` | kind`\0` id | origin text, group number, version number, hash 16 B, owner opt text (nothing: the origin), epoch number, time number, schema number, sequence number, record opt text, count of uncarried, each: sequence near, time near |
+//! | `records` | kind`\0` id | origin text, group number, version number, hash 16 B, owner opt text (nothing: the origin), epoch number, time number, schema number, sequence number, record opt text, uncarried; where it has moved: count of former owners, each: site text, sequence number; count of other logs, each: site text, sequence number, version number, hash 16 B, uncarried. Uncarried: count, each: sequence near, time near |
 //! | `outcomes` | kind`\0` command-id text, 0 or 1 and id | origin text, sequence number, time number, change (`change.rs`; without id and command id) |
 //! | `messages` | origin`\0` sequence u64 BE | time number, kind text, count of commands, each: 0 (no id), 1 and id text, or 2 (the id before); command-id text |
 //! | `groups` | origin`\0` kind`\0` group u16 BE | the group's state as JSON |
 //! | `digests` | origin`\0` kind | count of groups, each: records number, sum 16 B |
+//! | `forwards` | kind`\0` from`\0` to`\0` group u16 BE, number u64 BE | a forwarded command's state as JSON |
 //! | `origins` | origin | applied number, time number, outcomes-complete-from number, incarnation opt text, hash of the last message opt 16 B |
 //!
 //! * `records` is in the byte order of ids, so that listings by prefix and cursor are range scans.
@@ -21,9 +22,12 @@
 //!   and carrying an update means reading its row. One row a message, not a command.
 //! * `digests` has one row for all groups, written once in a transaction however many records changed.
 
+use std::collections::BTreeMap;
+
 use freehold_core::{
-    CommandId, Epoch, GroupDigest, GroupNumber, GroupState, Hash, Incarnation, InstanceName, KindName, LogTime,
-    RecordId, RecordState, RecordVersion, SiteName, StoredOutcome, StreamSequence, Uncarried,
+    CommandId, Epoch, ForwardNumber, ForwardState, GroupDigest, GroupNumber, GroupState, Hash, Incarnation,
+    InstanceName, KindName, Lane, LastUpdate, LogTime, RecordId, RecordState, RecordVersion, SiteName, StoredOutcome,
+    StreamSequence, Uncarried,
 };
 use redb::TableDefinition;
 
@@ -57,9 +61,11 @@ pub(crate) const MESSAGES: TableName = TableName { name: "messages", number: 4 }
 pub(crate) const GROUPS: TableName = TableName { name: "groups", number: 5 };
 pub(crate) const DIGESTS: TableName = TableName { name: "digests", number: 6 };
 pub(crate) const ORIGINS: TableName = TableName { name: "origins", number: 7 };
+pub(crate) const FORWARDS: TableName = TableName { name: "forwards", number: 8 };
 
 /// Every table of a store; all exist from its first commit on.
-pub(crate) const TABLES: [&TableName; 7] = [&META, &RECORDS, &OUTCOMES, &MESSAGES, &GROUPS, &DIGESTS, &ORIGINS];
+pub(crate) const TABLES: [&TableName; 8] =
+    [&META, &RECORDS, &OUTCOMES, &MESSAGES, &GROUPS, &DIGESTS, &ORIGINS, &FORWARDS];
 
 /// The key of the only row of `meta`.
 pub(crate) const META_KEY: &[u8] = b"store";
@@ -94,7 +100,6 @@ pub(crate) fn decode_meta(value: &[u8]) -> Result<Meta, Damage> {
 /// A row of `records`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RecordRow {
-    pub(crate) origin: SiteName,
     pub(crate) group: GroupNumber,
     pub(crate) state: RecordState,
 }
@@ -118,7 +123,8 @@ pub(crate) fn record_id_of_key(kind: &KindName, key: &[u8]) -> Result<RecordId, 
     id.and_then(|id| id.parse().ok()).ok_or(Damage::Unreadable { table: RECORDS.name })
 }
 
-pub(crate) fn encode_record(key: &[u8], origin: &SiteName, group: GroupNumber, state: &RecordState) -> Vec<u8> {
+pub(crate) fn encode_record(key: &[u8], group: GroupNumber, state: &RecordState) -> Vec<u8> {
+    let origin = &state.origin;
     let mut row = Encoder::with_capacity(ROW_BYTES + state.record.as_ref().map_or(0, |record| record.as_str().len()));
     row.text(origin.as_str());
     row.number(group.0.into());
@@ -130,14 +136,67 @@ pub(crate) fn encode_record(key: &[u8], origin: &SiteName, group: GroupNumber, s
     row.number(state.schema.into());
     row.number(state.sequence.0);
     row.optional_text(state.record.as_ref().map(freehold_core::Json::as_str));
-    row.count(state.uncarried.len());
-    let mut before = Uncarried { sequence: state.sequence, time: state.time };
-    for uncarried in &state.uncarried {
+    let near = Uncarried { sequence: state.sequence, time: state.time };
+    encode_uncarried(&mut row, &state.uncarried, near);
+    if !state.moved.is_empty() || !state.elsewhere.is_empty() {
+        row.count(state.moved.len());
+        for (site, sequence) in &state.moved {
+            row.text(site.as_str());
+            row.number(sequence.0);
+        }
+        row.count(state.elsewhere.len());
+        for (site, last) in &state.elsewhere {
+            row.text(site.as_str());
+            row.number(last.sequence.0);
+            row.number(last.version.0);
+            row.hash(last.hash);
+            encode_uncarried(&mut row, &last.uncarried, Uncarried { sequence: last.sequence, time: state.time });
+        }
+    }
+    row.seal(&RECORDS, key)
+}
+
+fn encode_uncarried(row: &mut Encoder, uncarried: &[Uncarried], near: Uncarried) {
+    row.count(uncarried.len());
+    let mut before = near;
+    for uncarried in uncarried {
         row.number_near(uncarried.sequence.0, before.sequence.0);
         row.number_near(uncarried.time.0, before.time.0);
         before = *uncarried;
     }
-    row.seal(&RECORDS, key)
+}
+
+fn decode_uncarried(row: &mut Decoder<'_>, near: Uncarried) -> Result<Vec<Uncarried>, Malformed> {
+    let count = row.count()?;
+    let mut uncarried = Vec::with_capacity(count);
+    let mut before = near;
+    for _ in 0..count {
+        before = Uncarried {
+            sequence: StreamSequence(row.number_near(before.sequence.0)?),
+            time: LogTime(row.number_near(before.time.0)?),
+        };
+        uncarried.push(before);
+    }
+    Ok(uncarried)
+}
+
+type MovedFields = (BTreeMap<SiteName, StreamSequence>, BTreeMap<SiteName, LastUpdate>);
+
+fn decode_moved(row: &mut Decoder<'_>, time: LogTime) -> Result<MovedFields, Malformed> {
+    if row.is_at_end() {
+        return Ok(MovedFields::default());
+    }
+    let moved = (0..row.count()?).map(|_| Ok((row.parsed()?, StreamSequence(row.number()?))));
+    let moved = moved.collect::<Result<_, Malformed>>()?;
+    let mut elsewhere = BTreeMap::new();
+    for _ in 0..row.count()? {
+        let site = row.parsed()?;
+        let (sequence, version) = (StreamSequence(row.number()?), RecordVersion(row.number()?));
+        let hash = row.hash()?;
+        let uncarried = decode_uncarried(row, Uncarried { sequence, time })?;
+        elsewhere.insert(site, LastUpdate { sequence, version, hash, uncarried });
+    }
+    Ok((moved, elsewhere))
 }
 
 pub(crate) fn decode_record_head<'a>(key: &[u8], value: &'a [u8]) -> Result<RecordHead<'a>, Damage> {
@@ -154,19 +213,24 @@ pub(crate) fn decode_record(key: &[u8], value: &[u8]) -> Result<RecordRow, Damag
         let schema = row.number_as()?;
         let sequence = StreamSequence(row.number()?);
         let record = row.optional(Decoder::json)?;
-        let count = row.count()?;
-        let mut uncarried = Vec::with_capacity(count);
-        let mut before = Uncarried { sequence, time };
-        for _ in 0..count {
-            before = Uncarried {
-                sequence: StreamSequence(row.number_near(before.sequence.0)?),
-                time: LogTime(row.number_near(before.time.0)?),
-            };
-            uncarried.push(before);
-        }
+        let uncarried = decode_uncarried(row, Uncarried { sequence, time })?;
+        let (moved, elsewhere) = decode_moved(row, time)?;
         let RecordHead { group, version, hash, .. } = head;
-        let state = RecordState { version, owner, epoch, time, record, schema, hash, sequence, uncarried };
-        Ok(RecordRow { origin, group, state })
+        let state = RecordState {
+            version,
+            owner,
+            epoch,
+            time,
+            record,
+            schema,
+            hash,
+            origin,
+            sequence,
+            uncarried,
+            moved,
+            elsewhere,
+        };
+        Ok(RecordRow { group, state })
     })
 }
 
@@ -344,6 +408,35 @@ pub(crate) fn decode_digests(key: &[u8], value: &[u8]) -> Result<Vec<GroupDigest
     decode(&DIGESTS, key, value, |row| {
         (0..row.count()?).map(|_| Ok(GroupDigest { records: row.number()?, sum: row.hash()? })).collect()
     })
+}
+
+/// What the keys of all forwarded commands of a group on their way from one site to another start with.
+pub(crate) fn forward_prefix(lane: &Lane<'_>) -> Vec<u8> {
+    let mut key = name_then(lane.kind.as_str(), &name_then(lane.from.as_str(), &name_then(lane.to.as_str(), &[])));
+    key.extend_from_slice(&lane.group.0.to_be_bytes());
+    key
+}
+
+pub(crate) fn forward_key(lane: &Lane<'_>, number: ForwardNumber) -> Vec<u8> {
+    let mut key = forward_prefix(lane);
+    key.extend_from_slice(&number.0.to_be_bytes());
+    key
+}
+
+pub(crate) fn forward_number_of_key(key: &[u8]) -> Result<ForwardNumber, Damage> {
+    let number = key.split_last_chunk::<8>().ok_or(Damage::Unreadable { table: FORWARDS.name })?.1;
+    Ok(ForwardNumber(u64::from_be_bytes(*number)))
+}
+
+pub(crate) fn encode_forward(key: &[u8], state: &ForwardState) -> Result<Vec<u8>, Damage> {
+    let json = serde_json::to_vec(state).map_err(|_| Damage::Unreadable { table: FORWARDS.name })?;
+    let mut row = Encoder::with_capacity(json.len() + crate::codec::CHECKSUM_BYTES);
+    row.raw(&json);
+    Ok(row.seal(&FORWARDS, key))
+}
+
+pub(crate) fn decode_forward(key: &[u8], value: &[u8]) -> Result<ForwardState, Damage> {
+    decode(&FORWARDS, key, value, |row| serde_json::from_slice(row.rest()).map_err(|_| Malformed))
 }
 
 /// What a copy knows of one origin's records log.

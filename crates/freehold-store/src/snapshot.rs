@@ -5,8 +5,8 @@ use std::ops::Bound;
 use std::sync::OnceLock;
 
 use freehold_core::{
-    CommandId, CopyRead, GroupDigest, GroupNumber, GroupState, Hash, KindName, LogTime, RecordId, RecordState,
-    RecordVersion, SiteName, StoredOutcome, StreamSequence,
+    CommandId, CopyRead, ForwardNumber, ForwardState, GroupDigest, GroupNumber, GroupState, Hash, KindName, Lane,
+    LogTime, RecordId, RecordState, RecordVersion, SiteName, StoredOutcome, StreamSequence,
 };
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _};
 
@@ -32,6 +32,7 @@ pub struct Snapshot {
     groups: OnceLock<ReadTable>,
     digests: OnceLock<ReadTable>,
     origins: OnceLock<ReadTable>,
+    forwards: OnceLock<ReadTable>,
 }
 
 /// A page of a listing, in the byte order of ids.
@@ -65,6 +66,7 @@ impl Snapshot {
             groups: OnceLock::new(),
             digests: OnceLock::new(),
             origins: OnceLock::new(),
+            forwards: OnceLock::new(),
         }
     }
 
@@ -98,11 +100,17 @@ impl Snapshot {
     ) -> Result<Page<RecordSummary>, Error> {
         self.scan_records(kind, "", after, limit, |key, value| {
             let head = schema::decode_record_head(key, value)?;
-            if head.group != group || head.origin != origin.as_str() {
+            if head.group != group {
                 return Ok(None);
             }
             let id = schema::record_id_of_key(kind, key)?;
-            Ok(Some(RecordSummary { id, version: head.version, hash: head.hash }))
+            if head.origin == origin.as_str() {
+                return Ok(Some(RecordSummary { id, version: head.version, hash: head.hash }));
+            }
+            // What its log last said of a record that another site owns now counts, too.
+            let state = schema::decode_record(key, value)?.state;
+            let last = state.elsewhere.get(origin);
+            Ok(last.map(|last| RecordSummary { id, version: last.version, hash: last.hash }))
         })
     }
 
@@ -253,5 +261,14 @@ impl CopyRead for Snapshot {
 
     fn outcomes_complete_from(&self, origin: &SiteName) -> Result<LogTime, Error> {
         Ok(self.origin(origin)?.outcomes_complete_from)
+    }
+
+    fn forwards(
+        &self,
+        lane: &Lane<'_>,
+        after: ForwardNumber,
+        limit: usize,
+    ) -> Result<Vec<(ForwardNumber, ForwardState)>, Error> {
+        self.health.guard(|| rows::forwards(self.table(&self.forwards, &schema::FORWARDS)?, lane, after, limit))
     }
 }

@@ -3,8 +3,8 @@
 use std::ops::Bound;
 
 use freehold_core::{
-    CommandId, CopyRead, CopyWrite, GroupNumber, GroupState, Hash, KindName, LogTime, RecordId, RecordPlace,
-    RecordState, SiteName, StoredOutcome, StreamSequence,
+    CommandId, CopyRead, CopyWrite, ForwardNumber, ForwardState, GroupNumber, GroupState, KindName, Lane, LogTime,
+    RecordId, RecordPlace, RecordState, SiteName, StoredOutcome, StreamSequence,
 };
 use redb::{ReadableTable as _, Table, WriteTransaction};
 
@@ -34,6 +34,7 @@ pub struct Transaction<'t> {
     groups: OpenTable<'t>,
     digests: OpenTable<'t>,
     origins: OpenTable<'t>,
+    forwards: OpenTable<'t>,
     cache: Cache,
     health: Health,
 }
@@ -62,6 +63,7 @@ impl<'t> Transaction<'t> {
             groups: open(&schema::GROUPS)?,
             digests: open(&schema::DIGESTS)?,
             origins: open(&schema::ORIGINS)?,
+            forwards: open(&schema::FORWARDS)?,
             cache,
             health,
         })
@@ -208,6 +210,15 @@ impl CopyRead for Transaction<'_> {
     fn outcomes_complete_from(&self, origin: &SiteName) -> Result<LogTime, Error> {
         Ok(self.origin(origin)?.outcomes_complete_from)
     }
+
+    fn forwards(
+        &self,
+        lane: &Lane<'_>,
+        after: ForwardNumber,
+        limit: usize,
+    ) -> Result<Vec<(ForwardNumber, ForwardState)>, Error> {
+        self.health.guard(|| rows::forwards(&self.forwards, lane, after, limit))
+    }
 }
 
 impl CopyWrite for Transaction<'_> {
@@ -221,22 +232,46 @@ impl CopyWrite for Transaction<'_> {
         })
     }
 
-    fn put_record(&mut self, place: &RecordPlace<'_>, before: Option<Hash>, state: &RecordState) -> Result<(), Error> {
+    fn put_record(
+        &mut self,
+        place: &RecordPlace<'_>,
+        before: Option<&RecordState>,
+        state: &RecordState,
+    ) -> Result<(), Error> {
         let Self { cache, digests, records, health, .. } = self;
         let RecordPlace { origin, kind, group, id } = place;
-        if before != Some(state.hash) {
+        let (before, after) = (before.and_then(|before| before.hash_at(origin)), state.hash_at(origin));
+        if let Some(after) = after.filter(|_| before != after) {
             let load = || health.guard(|| Ok(rows::digests(digests, origin, kind)?.unwrap_or_default()));
             cache.digests.change(&schema::digest_key(origin, kind), load, |row| {
                 let index = usize::from(group.0);
                 if row.len() <= index {
                     row.resize(index + 1, freehold_core::GroupDigest::default());
                 }
-                row[index].replace(before, state.hash);
+                row[index].replace(before, after);
             })?;
         }
         let key = schema::record_key(kind, id.as_str());
-        let row = schema::encode_record(&key, origin, *group, state);
+        let row = schema::encode_record(&key, *group, state);
         health.guard(|| insert(records, &key, &row))
+    }
+
+    fn forward(&self, lane: &Lane<'_>, number: ForwardNumber) -> Result<Option<ForwardState>, Error> {
+        self.health.guard(|| rows::forward(&self.forwards, lane, number))
+    }
+
+    fn put_forward(
+        &mut self,
+        lane: &Lane<'_>,
+        number: ForwardNumber,
+        state: Option<&ForwardState>,
+    ) -> Result<(), Error> {
+        let Self { forwards, health, .. } = self;
+        let key = schema::forward_key(lane, number);
+        health.guard(|| match state {
+            Some(state) => insert(forwards, &key, &schema::encode_forward(&key, state)?),
+            None => remove(forwards, &key),
+        })
     }
 
     fn put_outcome(&mut self, kind: &KindName, outcome: &StoredOutcome) -> Result<(), Error> {

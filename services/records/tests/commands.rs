@@ -39,7 +39,7 @@ fn check(kind: &KindDefinition, command: &str, body: &str, record: Option<&str>,
             let becomes = match change {
                 RecordChange::Becomes(record) => Some(record.as_str().to_owned()),
                 RecordChange::Deleted => None,
-                RecordChange::Unchanged => panic!("{command} {body}: no version was made"),
+                RecordChange::Unchanged | RecordChange::Moves(_) => panic!("{command} {body}: no version was made"),
             };
             assert_eq!(becomes.as_deref(), expected, "{command} {body}");
             assert_eq!(reply.as_str(), r#"{"id":"ewr-1","version":8}"#);

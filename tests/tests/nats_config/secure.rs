@@ -187,7 +187,13 @@ async fn no_role_gets_further_than_its_work() -> Result<()> {
     let mut for_caller = peer::subjects("ewr");
     for_caller.extend(api(&LOGS, &CHANGES));
     for_caller.extend(api(&LOGS, &reads));
-    let others = ["$JS.API.INFO", "$JS.FC.x", "$KV.FH_MEMBERS_ewr.counter", "fh.ewr.ins.one.x.digest"];
+    let others = [
+        "$JS.API.INFO",
+        "$JS.FC.x",
+        "$KV.FH_MEMBERS_ewr.counter",
+        "fh.ewr.ins.one.x.digest",
+        "fh.ewr.adm.counter.rehome",
+    ];
     for_caller.extend(others.iter().chain(&["_R_.any", "$SYS.REQ.SERVER.PING"]).map(|it| (*it).to_owned()));
     given.all_refused(Role::Caller, &for_caller).await?;
 

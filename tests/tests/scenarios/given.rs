@@ -129,6 +129,7 @@ impl Given {
             name: name.parse()?,
             command_id: CommandId::from_caller(command_id)?,
             if_version: None,
+            owner_down: None,
             body: Json::from_value(body)?,
         };
         Ok(CommandLog::new(self.client.connection().clone(), SITE.parse()?).append(group, &command, None).await?)

@@ -4,5 +4,6 @@ pub(crate) mod get;
 pub(crate) mod history;
 pub(crate) mod list;
 pub(crate) mod provision;
+pub(crate) mod rehome;
 pub(crate) mod send;
 pub(crate) mod status;

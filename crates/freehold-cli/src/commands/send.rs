@@ -13,14 +13,14 @@ use crate::failure::Verdict;
 use crate::{json_text, printer};
 
 pub(crate) async fn run(context: &Context, arguments: SendArguments) -> anyhow::Result<Verdict> {
-    let SendArguments { kind, command, id, body, command_id, wait, if_version } = arguments;
+    let SendArguments { kind, command, id, body, command_id, wait, if_version, owner_down } = arguments;
     let request = json_text::request(&read_body(&body)?, id.as_ref(), if_version)?;
     let command_id = match command_id {
         Some(command_id) => command_id,
         None => CommandId::from_caller(&ulid::Ulid::generate().to_string()).context("making a command id")?,
     };
     let client = context.connect().await?;
-    let options = SendOptions { command_id: Some(command_id.clone()), wait, timeout: context.timeout() };
+    let options = SendOptions { command_id: Some(command_id.clone()), wait, owner_down, timeout: context.timeout() };
     let again = || {
         printer::note(format!("It may have been applied or not: send it again with --command-id {command_id}"));
     };

@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 
 use freehold_core::{
-    Anomaly, CommandId, CopyRead, CopyWrite, Epoch, GroupDigest, GroupNumber, GroupState, Hash, KindName, LogMessage,
-    LogTime, RecordId, RecordPlace, RecordState, Retention, SiteName, StoredOutcome, StreamSequence, apply,
+    Anomaly, CommandId, CopyRead, CopyWrite, Epoch, ForwardNumber, ForwardState, GroupDigest, GroupNumber, GroupState,
+    Hash, KindName, Lane, LogMessage, LogTime, RecordId, RecordPlace, RecordState, RecordVersion, Retention, SiteName,
+    StoredOutcome, StreamSequence, apply,
 };
 
 use super::compare::{RecordMap, Summary};
@@ -22,7 +23,7 @@ const MAX_KEPT_ANOMALIES: usize = 100;
 #[derive(Debug)]
 pub(super) struct LogCopy {
     origin: SiteName,
-    records: HashMap<RecordId, (GroupNumber, Summary)>,
+    records: HashMap<RecordId, (GroupNumber, Held)>,
     /// As they were when the journal began.
     baseline: Vec<GroupDigest>,
     journal: Option<Vec<JournalEntry>>,
@@ -31,6 +32,21 @@ pub(super) struct LogCopy {
     applied: StreamSequence,
     anomalies: Vec<(StreamSequence, Anomaly)>,
     anomaly_count: usize,
+}
+
+/// The newest update of a record in the stream.
+#[derive(Debug)]
+struct Held {
+    version: RecordVersion,
+    hash: Hash,
+    owner: SiteName,
+    epoch: Epoch,
+}
+
+impl Held {
+    fn summary(&self) -> Summary {
+        Summary { version: self.version, hash: self.hash }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -97,9 +113,9 @@ impl LogCopy {
     /// The records of some groups, by group.
     pub(super) fn records_of(&self, groups: &[GroupNumber]) -> BTreeMap<GroupNumber, RecordMap> {
         let mut found: BTreeMap<_, RecordMap> = groups.iter().map(|group| (*group, RecordMap::new())).collect();
-        for (id, (group, summary)) in &self.records {
+        for (id, (group, held)) in &self.records {
             if let Some(records) = found.get_mut(group) {
-                records.insert(id.clone(), *summary);
+                records.insert(id.clone(), held.summary());
             }
         }
         found
@@ -122,22 +138,26 @@ fn replace(digests: &mut Vec<GroupDigest>, group: GroupNumber, before: Option<Ha
 impl CopyRead for LogCopy {
     type Error = Infallible;
 
-    fn applied(&self, _: &SiteName) -> Result<StreamSequence, Infallible> {
-        Ok(self.applied)
+    /// Of other streams nothing is read: what an update rests on there is not judged here.
+    fn applied(&self, origin: &SiteName) -> Result<StreamSequence, Infallible> {
+        Ok(if *origin == self.origin { self.applied } else { StreamSequence(0) })
     }
 
     /// Only what `apply` compares is kept.
     fn record(&self, _: &KindName, id: &RecordId) -> Result<Option<RecordState>, Infallible> {
-        Ok(self.records.get(id).map(|(_, summary)| RecordState {
-            version: summary.version,
-            owner: self.origin.clone(),
-            epoch: Epoch(0),
+        Ok(self.records.get(id).map(|(_, held)| RecordState {
+            version: held.version,
+            owner: held.owner.clone(),
+            epoch: held.epoch,
             time: LogTime(0),
             record: None,
             schema: 0,
-            hash: summary.hash,
+            hash: held.hash,
+            origin: self.origin.clone(),
             sequence: StreamSequence(0),
             uncarried: Vec::new(),
+            moved: BTreeMap::new(),
+            elsewhere: BTreeMap::new(),
         }))
     }
 
@@ -156,6 +176,15 @@ impl CopyRead for LogCopy {
     fn outcomes_complete_from(&self, _: &SiteName) -> Result<LogTime, Infallible> {
         Ok(LogTime(0))
     }
+
+    fn forwards(
+        &self,
+        _: &Lane<'_>,
+        _: ForwardNumber,
+        _: usize,
+    ) -> Result<Vec<(ForwardNumber, ForwardState)>, Infallible> {
+        Ok(Vec::new())
+    }
 }
 
 impl CopyWrite for LogCopy {
@@ -171,14 +200,16 @@ impl CopyWrite for LogCopy {
     fn put_record(
         &mut self,
         place: &RecordPlace<'_>,
-        before: Option<Hash>,
+        before: Option<&RecordState>,
         state: &RecordState,
     ) -> Result<(), Infallible> {
+        let before = before.map(|before| before.hash);
         if before == Some(state.hash) {
             return Ok(());
         }
-        let summary = Summary { version: state.version, hash: state.hash };
-        self.records.insert(place.id.clone(), (place.group, summary));
+        let RecordState { version, owner, epoch, hash, .. } = state;
+        let held = Held { version: *version, hash: *hash, owner: owner.clone(), epoch: *epoch };
+        self.records.insert(place.id.clone(), (place.group, held));
         match &mut self.journal {
             None => replace(&mut self.baseline, place.group, before, state.hash),
             Some(journal) => {
@@ -186,6 +217,14 @@ impl CopyWrite for LogCopy {
                 journal.push(JournalEntry { sequence, group: place.group, before, after: state.hash });
             }
         }
+        Ok(())
+    }
+
+    fn forward(&self, _: &Lane<'_>, _: ForwardNumber) -> Result<Option<ForwardState>, Infallible> {
+        Ok(None)
+    }
+
+    fn put_forward(&mut self, _: &Lane<'_>, _: ForwardNumber, _: Option<&ForwardState>) -> Result<(), Infallible> {
         Ok(())
     }
 
@@ -233,6 +272,7 @@ mod tests {
             previous,
             batch: BatchPlace::ALONE,
             changes: Vec::new(),
+            moved: BTreeMap::new(),
         };
         update.hash = update.content_hash();
         let message = LogMessage {

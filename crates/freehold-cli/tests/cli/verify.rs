@@ -17,12 +17,12 @@ fn tamper(data: &Path, site: &str, instance: &str, origin: &str, id: &str) {
     let (kind, origin): (KindName, SiteName) = ("customer".parse().unwrap(), origin.parse().unwrap());
     let id: RecordId = id.parse().unwrap();
     let mut state = reader.snapshot().unwrap().record(&kind, &id).unwrap().unwrap();
-    let before = state.hash;
+    let before = state.clone();
     state.record = Some(Json::from_value(&json!({ "name": "Mallory" })).unwrap());
     state.hash = Hash::of([b"not what the stream has".as_slice()]);
     let place = RecordPlace { origin: &origin, kind: &kind, group: GroupCount::DEFAULT.group_of(&id), id: &id };
     writer
-        .transact(|transaction| transaction.put_record(&place, Some(before), &state))
+        .transact(|transaction| transaction.put_record(&place, Some(&before), &state))
         .map_err(|error: freehold_store::Error| error)
         .unwrap();
 }

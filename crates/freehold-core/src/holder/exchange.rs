@@ -30,6 +30,10 @@ pub enum Event {
     Purged(CommandLogCheck),
     /// Time to log the position, if it moved.
     PositionDue,
+    /// The copy has heard of commands on their way to or from this site, or of a record that has moved.
+    RoutesChanged,
+    /// Time to log again what is on its way to other sites.
+    SayAgain,
     /// Nothing was decided for as long as commands are kept behind the position: those that are left may go, though no younger
     /// command tells that the time has passed.
     AuditDue,
@@ -94,6 +98,8 @@ pub enum Effect {
         claim: StreamSequence,
         /// All or, without batches, each.
         messages: Vec<FlushMessage>,
+        /// Whether all must be stored or none, also where publishes are not batched.
+        whole: bool,
     },
     /// Send; answer with [`Event::Emitted`].
     Emit(Vec<Emission>),

@@ -204,6 +204,7 @@ fn holder(setup: Setup, life: u64) -> Holder {
         flush: FlushContext {
             definition: Arc::new(definition(Rules::Old, 1, &Arc::default())),
             site: site(),
+            sites: Vec::new(),
             group: GroupNumber(0),
             log: Incarnation::new(1, "bench"),
             retention: setup.retention(),

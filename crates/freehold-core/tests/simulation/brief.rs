@@ -22,7 +22,7 @@ pub(crate) fn brief(event: &Event) -> String {
 
 pub(crate) fn brief_effect(effect: &Effect) -> String {
     match effect {
-        Effect::Publish { claim, messages } => {
+        Effect::Publish { claim, messages, .. } => {
             let subjects: Vec<String> = messages.iter().map(|message| message.subject.to_string()).collect();
             format!("Publish under {claim}: {}", subjects.join(", "))
         }

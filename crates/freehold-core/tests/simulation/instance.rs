@@ -138,6 +138,7 @@ impl Instance {
                 flush: FlushContext {
                     definition: Arc::clone(&definition),
                     site: site(),
+                    sites: Vec::new(),
                     group: GroupNumber(group),
                     log: Incarnation::new(1, "sim"),
                     retention: setup.retention(),

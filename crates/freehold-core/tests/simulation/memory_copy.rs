@@ -5,8 +5,9 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use freehold_core::{
-    Applied, CommandId, CopyRead, CopyWrite, GroupDigest, GroupNumber, GroupState, Hash, KindName, LogMessage, LogTime,
-    RecordId, RecordPlace, RecordState, Retention, SiteName, StoredOutcome, StreamSequence, apply, may_expire,
+    Applied, CommandId, CopyRead, CopyWrite, ForwardNumber, ForwardState, GroupDigest, GroupNumber, GroupState,
+    KindName, Lane, LogMessage, LogTime, RecordId, RecordPlace, RecordState, Retention, SiteName, StoredOutcome,
+    StreamSequence, apply, may_expire,
 };
 
 pub(crate) type CommandKey = (Option<RecordId>, CommandId);
@@ -106,6 +107,16 @@ impl CopyRead for MemoryCopy {
     fn outcomes_complete_from(&self, _: &SiteName) -> Result<LogTime, Infallible> {
         Ok(LogTime(self.outcomes_complete_from))
     }
+
+    /// There is one site.
+    fn forwards(
+        &self,
+        _: &Lane<'_>,
+        _: ForwardNumber,
+        _: usize,
+    ) -> Result<Vec<(ForwardNumber, ForwardState)>, Infallible> {
+        Ok(Vec::new())
+    }
 }
 
 impl CopyWrite for MemoryCopy {
@@ -118,11 +129,19 @@ impl CopyWrite for MemoryCopy {
     fn put_record(
         &mut self,
         at: &RecordPlace<'_>,
-        before: Option<Hash>,
+        before: Option<&RecordState>,
         state: &RecordState,
     ) -> Result<(), Infallible> {
-        self.digests.entry(at.group.0).or_default().replace(before, state.hash);
+        self.digests.entry(at.group.0).or_default().replace(before.map(|before| before.hash), state.hash);
         self.records.insert(at.id.clone(), Rc::new(state.clone()));
+        Ok(())
+    }
+
+    fn forward(&self, _: &Lane<'_>, _: ForwardNumber) -> Result<Option<ForwardState>, Infallible> {
+        Ok(None)
+    }
+
+    fn put_forward(&mut self, _: &Lane<'_>, _: ForwardNumber, _: Option<&ForwardState>) -> Result<(), Infallible> {
         Ok(())
     }
 

@@ -144,6 +144,7 @@ pub(crate) fn command(id: &str, name: &str, command_id: &str, fields: &Fields) -
         name: name.parse().unwrap(),
         command_id: CommandId::from_caller(command_id).unwrap(),
         if_version: None::<RecordVersion>,
+        owner_down: None,
         body: Json::from_value(fields).unwrap(),
     }
 }

@@ -229,7 +229,7 @@ impl World {
             Effect::CheckCommandLog { decided, log } => Request::Check { decided, log },
             Effect::Purge { below, decided, log } => Request::Purge { below, decided, log },
             Effect::Emit(emissions) => Request::Emit(emissions),
-            Effect::Publish { claim, messages } => return self.publish(to, claim.0, messages),
+            Effect::Publish { claim, messages, .. } => return self.publish(to, claim.0, messages),
             Effect::OpenConsumer { after, .. } => {
                 seat.consumer = Some(after.0);
                 return;

@@ -1,10 +1,10 @@
 //! Every table's rows survive their encoding, no altered row is read, and the layouts of format 1 stay as they are.
 
 use freehold_core::{
-    Attempt, Change, Claim, CommandLogIncarnation, CommandName, DecidedCommand, EmittedCommand, ErrorCode, Json,
-    Member, MembersRevision, Outcome, Refusal, Status,
+    Attempt, Change, Claim, CommandLogIncarnation, CommandName, DecidedCommand, EmittedCommand, ErrorCode,
+    ForwardPlace, Json, Member, MembersRevision, Outcome, Refusal, Status,
 };
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 
@@ -44,6 +44,29 @@ fn json() -> impl Strategy<Value = Json> {
     .prop_map(|text| Json::from_text(text).unwrap())
 }
 
+fn uncarried() -> impl Strategy<Value = Vec<Uncarried>> {
+    let one = |(sequence, time)| Uncarried { sequence: StreamSequence(sequence), time: LogTime(time) };
+    vec(any::<(u64, u64)>().prop_map(one), 0..5)
+}
+
+fn last_update() -> impl Strategy<Value = LastUpdate> {
+    let last = |(numbers, hash, uncarried): ([u64; 2], Hash, Vec<Uncarried>)| LastUpdate {
+        sequence: StreamSequence(numbers[0]),
+        version: RecordVersion(numbers[1]),
+        hash,
+        uncarried,
+    };
+    (any::<[u64; 2]>(), hash(), uncarried()).prop_map(last)
+}
+
+fn forward_place() -> impl Strategy<Value = ForwardPlace> {
+    (site(), site(), any::<u64>()).prop_map(|(from, to, number)| ForwardPlace {
+        from,
+        to,
+        number: ForwardNumber(number),
+    })
+}
+
 prop_compose! {
     fn record_state()(
         numbers in any::<[u64; 4]>(),
@@ -51,12 +74,11 @@ prop_compose! {
         record in option::of(json()),
         schema in any::<u32>(),
         hash in hash(),
-        uncarried in vec(any::<(u64, u64)>(), 0..5),
+        uncarried in uncarried(),
+        origin in site(),
+        moved in btree_map(site(), any::<u64>().prop_map(StreamSequence), 0..3),
+        elsewhere in btree_map(site(), last_update(), 0..3),
     ) -> RecordState {
-        let uncarried = uncarried.into_iter().map(|(sequence, time)| Uncarried {
-            sequence: StreamSequence(sequence),
-            time: LogTime(time),
-        });
         RecordState {
             version: RecordVersion(numbers[0]),
             owner,
@@ -65,8 +87,11 @@ prop_compose! {
             record,
             schema,
             hash,
+            origin,
             sequence: StreamSequence(numbers[3]),
-            uncarried: uncarried.collect(),
+            uncarried,
+            moved,
+            elsewhere,
         }
     }
 }
@@ -76,7 +101,7 @@ fn command_name() -> impl Strategy<Value = CommandName> {
 }
 
 fn status() -> impl Strategy<Value = Status> {
-    prop::sample::select(vec![Status::Applied, Status::Rejected, Status::Refused, Status::Dead])
+    prop::sample::select(vec![Status::Applied, Status::Rejected, Status::Refused, Status::Dead, Status::Forwarded])
 }
 
 fn refusal() -> impl Strategy<Value = Refusal> {
@@ -112,6 +137,7 @@ prop_compose! {
         fingerprint in hash(),
         outcome in (status(), option::of(json()), option::of(refusal())),
         emits in vec(emitted(), 0..3),
+        forwarded in option::of(forward_place()),
         origin in site(),
     ) -> StoredOutcome {
         let [log, sequence, time_ms, version, message_sequence, time] = numbers;
@@ -127,6 +153,7 @@ prop_compose! {
                 fingerprint,
                 outcome: Outcome { status, version: RecordVersion(version), reply, error },
                 emits,
+                forwarded,
             },
             origin,
             sequence: StreamSequence(message_sequence),
@@ -153,6 +180,8 @@ prop_compose! {
         attempt in option::of(decided()),
         tried_by in prop::collection::vec(instance(), 0..3),
         times in any::<[u64; 2]>(),
+        sent in btree_map(site(), any::<u64>().prop_map(ForwardNumber), 0..3),
+        received in btree_map(site(), any::<u64>().prop_map(ForwardNumber), 0..3),
     ) -> GroupState {
         GroupState {
             claim: claim.map(|([sequence, members], instance)| (StreamSequence(sequence), Claim {
@@ -169,6 +198,8 @@ prop_compose! {
             tried_by: tried_by.into_iter().map(|instance| Member { instance, nonce: "nonce".parse().unwrap() }).collect(),
             claim_time: LogTime(times[0]),
             decided_until: LogTime(times[1]),
+            sent,
+            received,
         }
     }
 }
@@ -197,14 +228,14 @@ proptest! {
     }
 
     #[test]
-    fn records_survive(kind in kind(), id in id(), origin in site(), group in any::<u16>(), state in record_state()) {
+    fn records_survive(kind in kind(), id in id(), group in any::<u16>(), state in record_state()) {
         let key = record_key(&kind, id.as_str());
         prop_assert_eq!(record_id_of_key(&kind, &key).unwrap(), id);
-        let value = encode_record(&key, &origin, GroupNumber(group), &state);
+        let value = encode_record(&key, GroupNumber(group), &state);
         let head = decode_record_head(&key, &value).unwrap();
         prop_assert_eq!((head.origin, head.group, head.version, head.hash),
-            (origin.as_str(), GroupNumber(group), state.version, state.hash));
-        prop_assert_eq!(decode_record(&key, &value).unwrap(), RecordRow { origin, group: GroupNumber(group), state });
+            (state.origin.as_str(), GroupNumber(group), state.version, state.hash));
+        prop_assert_eq!(decode_record(&key, &value).unwrap(), RecordRow { group: GroupNumber(group), state });
     }
 
     #[test]
@@ -259,6 +290,16 @@ proptest! {
     }
 
     #[test]
+    fn forwards_survive(kind in kind(), group in any::<u16>(), place in forward_place(), returned in any::<bool>()) {
+        let lane = Lane { kind: &kind, group: GroupNumber(group), from: &place.from, to: &place.to };
+        let key = forward_key(&lane, place.number);
+        prop_assert!(key.starts_with(&forward_prefix(&lane)));
+        prop_assert_eq!(forward_number_of_key(&key).unwrap(), place.number);
+        let state = ForwardState { forward: None, returned, decided: !returned, logged: LogTime(place.number.0) };
+        prop_assert_eq!(decode_forward(&key, &encode_forward(&key, &state).unwrap()).unwrap(), state);
+    }
+
+    #[test]
     fn digests_survive(origin in site(), kind in kind(), digests in vec((any::<u64>(), hash()), 0..70)) {
         let digests: Vec<_> = digests.into_iter().map(|(records, sum)| GroupDigest { records, sum }).collect();
         let key = digest_key(&origin, &kind);
@@ -281,9 +322,9 @@ proptest! {
         bit in 0..8_u32,
         cut in any::<prop::sample::Index>(),
     ) {
-        let (kind, origin) = ("flight".parse().unwrap(), "ewr".parse().unwrap());
+        let kind = "flight".parse().unwrap();
         let key = record_key(&kind, id.as_str());
-        let value = encode_record(&key, &origin, GroupNumber(1), &state);
+        let value = encode_record(&key, GroupNumber(1), &state);
         let damage = Err(Damage::Checksum { table: "records" });
 
         let mut flipped = value.clone();
@@ -336,12 +377,15 @@ fn the_layouts_of_format_1_stay_as_they_are() {
         record: Some(json("{}")),
         schema: 2,
         hash: Hash(1),
+        origin: site.clone(),
         sequence: StreamSequence(9),
         uncarried: vec![Uncarried { sequence: StreamSequence(8), time: LogTime(1001) }],
+        moved: BTreeMap::new(),
+        elsewhere: BTreeMap::new(),
     };
     check(
         &key,
-        &encode_record(&key, &site, GroupNumber(63), &state),
+        &encode_record(&key, GroupNumber(63), &state),
         "666c6967687400412d31",
         "036577723fac020000000000000000000000000000000101036c687201e807020901027b7d0101024f06d162f6daea02",
     );
@@ -368,6 +412,7 @@ fn the_layouts_of_format_1_stay_as_they_are() {
                 name: "call".parse().unwrap(),
                 body: json("3"),
             }],
+            forwarded: None,
         },
         origin: site,
         sequence: StreamSequence(6),

@@ -1,5 +1,6 @@
 //! What the tests write, and short ways to write it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use freehold_core::{
@@ -42,8 +43,11 @@ pub(crate) fn state(sequence: u64, text: Option<&str>) -> RecordState {
         record: text.map(|text| Json::from_value(text).unwrap()),
         schema: 1,
         hash: Hash::of([sequence.to_be_bytes().as_slice(), text.unwrap_or_default().as_bytes()]),
+        origin: site(),
         sequence: StreamSequence(sequence),
         uncarried: Vec::new(),
+        moved: BTreeMap::new(),
+        elsewhere: BTreeMap::new(),
     }
 }
 
@@ -64,6 +68,7 @@ pub(crate) fn outcome(id: &RecordId, command_id: &str, sequence: u64) -> StoredO
                 error: None,
             },
             emits: Vec::new(),
+            forwarded: None,
         },
         origin: site(),
         sequence: StreamSequence(sequence),
@@ -75,9 +80,9 @@ pub(crate) fn outcome(id: &RecordId, command_id: &str, sequence: u64) -> StoredO
 /// `sequence` seconds after 1970.
 pub(crate) fn put(tables: &mut Transaction<'_>, id: &RecordId, sequence: u64, text: Option<&str>) -> Result<(), Error> {
     let (site, kind) = (site(), kind());
-    let before = freehold_core::CopyRead::record(tables, &kind, id)?.map(|state| state.hash);
+    let before = freehold_core::CopyRead::record(tables, &kind, id)?;
     let place = RecordPlace { origin: &site, kind: &kind, group: group_of(id), id };
-    tables.put_record(&place, before, &state(sequence, text))?;
+    tables.put_record(&place, before.as_ref(), &state(sequence, text))?;
     put_outcomes(tables, sequence, &[(id, &format!("c{sequence}"))])?;
     tables.put_applied(&site, StreamSequence(sequence), LogTime(sequence * 1_000))
 }

@@ -110,7 +110,7 @@ fn play(kind: &KindDefinition, row: &FlightRow, tally: &mut Tally) -> Result<Opt
                 version = version.next();
             }
             Decision::Accepted { change: RecordChange::Deleted, .. } => record = None,
-            Decision::Accepted { change: RecordChange::Unchanged, .. } => {}
+            Decision::Accepted { change: RecordChange::Unchanged | RecordChange::Moves(_), .. } => {}
             Decision::Refused(refusal) => {
                 return Err(CheckError::Refused { flight: flight(), command: command.name(), refusal });
             }

@@ -1,0 +1,260 @@
+//! P1, P2 and P5 between sites: a command is taken anywhere, decided once by the owner of its record, and its outcome is where
+//! it was taken; records move while clients work.
+
+#![allow(clippy::print_stdout, reason = "the figures are part of the result")]
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use freehold::{Answer, Client, SendOptions};
+use freehold_core::{CommandId, ErrorCode, OwnerDown, REHOME_COMMAND, SiteName, subject};
+use freehold_sandbox::{Sandbox, wait_until};
+use freehold_tests::place::{self, InstanceProcess};
+use freehold_tests::workload::{self, Workload};
+use freehold_tests::{copies, counter};
+use rand::RngExt as _;
+use serde_json::{Value, json};
+
+const SERVICE: &str = env!("CARGO_BIN_EXE_e2e-service");
+const SITES: [&str; 3] = ["ewr", "jfk", "lga"];
+const SOON: Duration = Duration::from_secs(60);
+/// A refusal that does not wait for the other site comes within this.
+const AT_ONCE: Duration = Duration::from_secs(2);
+/// How long one request goes without an answer before it is sent again.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+struct Deployment {
+    sandbox: Sandbox,
+    /// By site, then by instance.
+    instances: Vec<(&'static str, InstanceProcess)>,
+    clients: Vec<Client>,
+    _data: tempfile::TempDir,
+}
+
+impl Deployment {
+    async fn start(instances: &[&str]) -> Result<Self> {
+        let builder = SITES.iter().fold(Sandbox::builder(), |builder, site| builder.site(*site));
+        let sandbox = builder.cuttable(true).start().await?;
+        let data = tempfile::tempdir()?;
+        let names = SITES.iter().map(|site| site.parse()).collect::<Result<Vec<SiteName>, _>>()?;
+        let (mut started, mut clients) = (Vec::new(), Vec::new());
+        for site in SITES {
+            for instance in instances {
+                let directory = data.path().join(format!("{site}-{instance}"));
+                std::fs::create_dir_all(&directory)?;
+                let mut config = place::config(sandbox.site(site), instance, &directory)?;
+                config.sites = names.clone();
+                started.push((site, InstanceProcess::start(SERVICE, &config, &directory).await?));
+            }
+            clients.push(place::client(sandbox.site(site)).await?);
+        }
+        Ok(Self { sandbox, instances: started, clients, _data: data })
+    }
+
+    async fn all_equal(&self, entries: u64) -> Result<()> {
+        let of_site = |site: &str| SITES.iter().position(|it| *it == site).unwrap_or_default();
+        let asked: Vec<_> = self.instances.iter().map(|(site, it)| (&self.clients[of_site(site)], *site, it)).collect();
+        copies::wait_same(&asked, entries).await?;
+        Ok(())
+    }
+}
+
+async fn add(client: &Client, id: &str, command_id: &str, options: SendOptions) -> Result<Answer> {
+    let options = SendOptions { command_id: Some(CommandId::from_caller(command_id)?), ..options };
+    let body = json!({ "id": id, "amount": 1 }).to_string();
+    Ok(client.request(&workload::kind(), "add", body.into(), &options).await?)
+}
+
+async fn rehome(client: &Client, at: &str, id: &str, command_id: &str, to: &str) -> Result<Answer> {
+    let options = SendOptions {
+        command_id: Some(CommandId::from_caller(command_id)?),
+        timeout: ASK_AGAIN,
+        ..SendOptions::default()
+    };
+    let body = json!({ "id": id, "to": to }).to_string();
+    let subject = subject::operator(&at.parse()?, &workload::kind(), REHOME_COMMAND);
+    Ok(client.request_to(subject, body.into(), &options).await?)
+}
+
+async fn owner(client: &Client, id: &str) -> Result<String> {
+    let body = json!({ "id": id }).to_string();
+    let answer = client.request(&workload::kind(), "get", body.into(), &SendOptions::default()).await?;
+    let view: Value = serde_json::from_slice(&answer.result.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?)?;
+    Ok(view["owner"].as_str().context("no owner")?.to_owned())
+}
+
+/// Every site's clients change records of every site; who has a reply finds the change at its own site.
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_are_taken_anywhere_and_what_was_answered_is_read_at_once() -> Result<()> {
+    let place = Deployment::start(&["one"]).await?;
+    for (at, client) in SITES.iter().zip(&place.clients) {
+        for of in SITES {
+            for number in 0..20 {
+                let id = format!("{of}-{number}");
+                let answer = workload::send(client, "add", &json!({ "id": id, "amount": 1 }), None).await?;
+                let total: counter::Total = workload::reply(&answer).with_context(|| format!("{id} at {at}"))?;
+                ensure!(answer.owner.as_ref().is_some_and(|owner| owner.as_str() == of), "{answer:?}");
+                let read = workload::read(client, &id).await?;
+                ensure!(read.changes >= total.changes, "{id} at {at}: {} of {} changes", read.changes, total.changes);
+            }
+        }
+    }
+    // Clients at two sites, each with records of its own at the third.
+    let at_jfk = Workload::start(&place.clients[1], "ewr-j", 16, 16);
+    let at_lga = Workload::start(&place.clients[2], "ewr-l", 16, 16);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let sent = at_jfk.finish(&place.clients[1], "ewr-j").await? + at_lga.finish(&place.clients[2], "ewr-l").await?;
+    println!("{sent} forwarded commands in 3 s");
+    place.all_equal(92).await
+}
+
+/// A cut-off site refuses at once what may not wait, and keeps the rest in order.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_owner_that_is_away_would_decide_is_refused_or_kept_as_the_caller_chose() -> Result<()> {
+    let place = Deployment::start(&["one"]).await?;
+    let jfk = &place.clients[1];
+    for id in ["ewr-1", "ewr-2"] {
+        workload::reply::<counter::Total>(&add(jfk, id, "first", SendOptions::default()).await?)?;
+    }
+    place.sandbox.cut("ewr").await?;
+    let fail = || SendOptions { owner_down: Some(OwnerDown::Fail), timeout: ASK_AGAIN, ..SendOptions::default() };
+    let mut tries = 0;
+    let mut unreachable = async || {
+        tries += 1;
+        let asked = Instant::now();
+        let answer = add(jfk, "ewr-2", &format!("fail-{tries}"), fail()).await;
+        let refused = answer.is_ok_and(|it| it.result.is_err_and(|it| it.code == ErrorCode::OwnerUnreachable));
+        refused && asked.elapsed() < AT_ONCE
+    };
+    let deadline = Instant::now() + SOON;
+    while !unreachable().await {
+        ensure!(Instant::now() < deadline, "the owner that is away is not noticed");
+    }
+    for number in 1..=20 {
+        let body = json!({ "id": "ewr-1", "amount": 1, "client": "queued", "number": number }).to_string();
+        let options = SendOptions {
+            command_id: Some(CommandId::from_caller(&format!("queued-{number}"))?),
+            owner_down: Some(OwnerDown::Queue),
+            ..SendOptions::default()
+        };
+        let asked = Instant::now();
+        let answer = jfk.request(&workload::kind(), "add", body.into(), &options).await?;
+        let kept: Value = serde_json::from_slice(&answer.result.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?)?;
+        ensure!(kept["accepted"] == true && kept["command_id"] == format!("queued-{number}"), "{kept}");
+        ensure!(asked.elapsed() < AT_ONCE, "it took {:?}", asked.elapsed());
+    }
+    // Its own records a cut-off site changes as ever, and reads all.
+    let own = add(&place.clients[0], "ewr-1", "own", SendOptions::default()).await?;
+    ensure!(workload::reply::<counter::Total>(&own)?.changes == 2, "{own:?}");
+    ensure!(workload::read(jfk, "ewr-1").await?.changes == 1, "the cut leaks");
+
+    place.sandbox.heal("ewr")?;
+    place.sandbox.wait_linked("ewr").await?;
+    let healed = Instant::now();
+    let decided = || async {
+        let body = json!({ "id": "ewr-1", "command_id": "queued-20" }).to_string();
+        let answer = jfk.request(&workload::kind(), "outcome", body.into(), &SendOptions::default()).await;
+        let outcome = answer.ok().and_then(|answer| answer.result.ok());
+        outcome.and_then(|body| serde_json::from_slice::<Value>(&body).ok()).is_some_and(|it| it["status"] == "applied")
+    };
+    wait_until("what was kept is decided, and known where it was taken", SOON, decided).await?;
+    println!("20 commands that waited were answered {:?} after the heal", healed.elapsed());
+    let counter = workload::read(jfk, "ewr-1").await?;
+    ensure!(counter.changes == 22 && counter.breaches.is_empty(), "{counter:?}");
+    place.all_equal(2).await
+}
+
+/// S28, S48: what one caller was told is kept comes in its order, however often the record moves meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn s28_one_callers_commands_stay_in_order_while_the_record_moves() -> Result<()> {
+    let place = Deployment::start(&["one"]).await?;
+    let (ewr, jfk, lga) = (&place.clients[0], &place.clients[1], &place.clients[2]);
+    workload::reply::<counter::Total>(&add(ewr, "ewr-1", "first", SendOptions::default()).await?)?;
+    let accepted = async |client: &Client, name: &str, number: u64| {
+        let body = json!({ "id": "ewr-1", "amount": 1, "client": name, "number": number }).to_string();
+        let options = SendOptions {
+            command_id: Some(CommandId::from_caller(&format!("{name}-{number}"))?),
+            wait: Some("accepted".to_owned()),
+            ..SendOptions::default()
+        };
+        let answer = client.request(&workload::kind(), "add", body.into(), &options).await?;
+        answer.result.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+        anyhow::Ok(())
+    };
+    let mut number = 0;
+    for (round, to) in ["jfk", "ewr", "lga", "jfk", "lga", "ewr", "jfk"].into_iter().enumerate() {
+        for _ in 0..10 {
+            number += 1;
+            for (name, client) in [("at-ewr", ewr), ("at-jfk", jfk), ("at-lga", lga)] {
+                accepted(client, name, number).await?;
+            }
+        }
+        // Any site takes the command that moves the record.
+        rehome(lga, SITES[round % 3], "ewr-1", &format!("move-{round}"), to).await?;
+    }
+    let changes = 1 + 3 * number;
+    let all = || async { workload::read(ewr, "ewr-1").await.is_ok_and(|counter| counter.changes == changes) };
+    wait_until("everything is decided", SOON, all).await?;
+    let counter = workload::read(ewr, "ewr-1").await?;
+    ensure!(counter.breaches.is_empty(), "{:?}", counter.breaches);
+    place.all_equal(3).await?;
+    for client in &place.clients {
+        ensure!(owner(client, "ewr-1").await? == "jfk", "the record did not end where it was sent");
+    }
+    Ok(())
+}
+
+/// 50 moves, in each of which an instance of either side is killed at a random time.
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_moves_with_kills_leave_one_owner_and_lose_nothing() -> Result<()> {
+    const RECORDS: usize = 4;
+    let mut place = Deployment::start(&["one", "two"]).await?;
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut chance = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(seed);
+    let workload = Workload::start_asking_again(&place.clients[2], "ewr", 2 * RECORDS, RECORDS, ASK_AGAIN);
+    let started = || async { workload.acknowledged.load(std::sync::atomic::Ordering::Relaxed) > 100 };
+    wait_until("the clients make progress", SOON, started).await?;
+    let mut owners = ["ewr"; RECORDS];
+    for round in 0..50 {
+        let record = chance.random_range(0..RECORDS);
+        let (from, to) = (owners[record], SITES[chance.random_range(0..SITES.len())]);
+        let side = if chance.random_bool(0.5) { from } else { to };
+        let of_side = place.instances.iter().enumerate().filter(|(_, (site, _))| *site == side).map(|(at, _)| at);
+        let of_side: Vec<_> = of_side.collect();
+        let victim = of_side[chance.random_range(0..of_side.len())];
+        let id = format!("ewr-{record}");
+        let command_id = format!("move-{round}");
+        let client = place.clients[SITES.iter().position(|site| *site == from).unwrap_or_default()].clone();
+        let moving = {
+            let (id, command_id) = (id.clone(), command_id.clone());
+            tokio::spawn(async move { rehome_until_done(&client, from, &id, &command_id, to).await })
+        };
+        tokio::time::sleep(Duration::from_millis(chance.random_range(0..60))).await;
+        place.instances[victim].1.process().kill().await?;
+        moving.await?.with_context(|| format!("round {round}: {id} from {from} to {to}"))?;
+        place.instances[victim].1.restart().await?;
+        owners[record] = to;
+    }
+    let sent = workload.finish(&place.clients[2], "ewr").await?;
+    println!("{sent} commands during 50 moves with a kill each");
+    for (record, expected) in owners.iter().enumerate() {
+        for client in &place.clients {
+            let id = format!("ewr-{record}");
+            let there = || async { owner(client, &id).await.is_ok_and(|owner| owner == *expected) };
+            wait_until("every site knows the owner", SOON, there).await.with_context(|| id.clone())?;
+        }
+    }
+    Ok(())
+}
+
+async fn rehome_until_done(client: &Client, from: &str, id: &str, command_id: &str, to: &str) -> Result<()> {
+    let deadline = Instant::now() + SOON;
+    loop {
+        match rehome(client, from, id, command_id, to).await {
+            Ok(answer) if answer.result.is_ok() => return Ok(()),
+            other => ensure!(Instant::now() < deadline, "{other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
