@@ -204,6 +204,61 @@ async fn s28_one_callers_commands_stay_in_order_while_the_record_moves() -> Resu
     Ok(())
 }
 
+/// The right to create records moves, for some ids or for all; nothing that exists moves with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_right_to_create_records_moves_and_no_id_is_created_twice() -> Result<()> {
+    let place = Deployment::start(&["one"]).await?;
+    let (ewr, lga) = (&place.clients[0], &place.clients[2]);
+    let created = async |client: &Client, id: &str| {
+        let answer = workload::send(client, "add", &json!({ "id": id, "amount": 1 }), None).await?;
+        let total: counter::Total = workload::reply(&answer).with_context(|| id.to_owned())?;
+        anyhow::Ok((total.changes, answer.owner.map(|owner| owner.to_string()).unwrap_or_default()))
+    };
+    ensure!(created(ewr, "ewr-vip-0").await? == (1, "ewr".to_owned()));
+    let give = async |from: &str, prefix: &str, to: &str| {
+        let body = json!({ "prefix": prefix, "to": to }).to_string();
+        let subject = subject::operator(&from.parse()?, &workload::kind(), "rehome-right");
+        let answer = lga.request_to(subject, body.into(), &SendOptions::default()).await?;
+        let reply = answer.result.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+        anyhow::Ok(serde_json::from_slice::<Value>(&reply)?["rights"].as_u64().unwrap_or_default())
+    };
+    // Callers at both ends race the move: whoever creates a record, there is one.
+    let racers = (0..20).map(|number| {
+        let clients = [ewr.clone(), lga.clone()];
+        async move {
+            for client in &clients {
+                let id = format!("ewr-vip-race-{number}");
+                let answer = workload::send(client, "add", &json!({ "id": id, "amount": 1 }), None).await?;
+                workload::reply::<counter::Total>(&answer).context(id)?;
+            }
+            anyhow::Ok(())
+        }
+    });
+    let (rights, raced) = tokio::join!(give("ewr", "ewr-vip", "jfk"), futures::future::try_join_all(racers));
+    raced?;
+    let rights = rights?;
+    ensure!(rights > 0, "nothing moved");
+    for number in 0..20 {
+        ensure!(workload::read_at_least(ewr, &format!("ewr-vip-race-{number}"), 2).await?.changes == 2, "{number}");
+    }
+    for client in &place.clients {
+        ensure!(created(client, "ewr-vip-0").await?.1 == "ewr", "what exists stays");
+    }
+    ensure!(created(ewr, "ewr-vip-1").await? == (1, "jfk".to_owned()));
+    ensure!(created(lga, "ewr-vip-2").await? == (1, "jfk".to_owned()));
+    ensure!(created(lga, "ewr-other").await? == (1, "ewr".to_owned()));
+    ensure!(give("ewr", "ewr-vip", "lga").await? == 0, "a site gave what it does not have");
+    // Those that it was given, and those over ids of its own that begin like this.
+    ensure!(give("jfk", "ewr-vip", "lga").await? >= rights);
+    ensure!(created(ewr, "ewr-vip-3").await? == (1, "lga".to_owned()));
+    ensure!(give("ewr", "", "jfk").await? == rights);
+    ensure!(created(ewr, "ewr-any").await? == (1, "jfk".to_owned()));
+    ensure!(created(ewr, "ewr-vip-4").await? == (1, "lga".to_owned()));
+    let refused = workload::send(ewr, "add", &json!({ "id": "\0home/1/ewr/", "amount": 1 }), None).await?.result;
+    ensure!(refused.as_ref().is_err_and(|refusal| refusal.code == ErrorCode::Invalid), "{refused:?}");
+    Ok(())
+}
+
 /// 50 moves, in each of which an instance of either side is killed at a random time.
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_moves_with_kills_leave_one_owner_and_lose_nothing() -> Result<()> {

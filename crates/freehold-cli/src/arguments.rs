@@ -259,8 +259,8 @@ Examples:
   freehold rehome customer --all --from ewr --to jfk
 
 Both sites must be there. Commands that arrive meanwhile are decided by whoever owns the record when their turn comes, and clients
-need not know. Once interrupted, the same command goes on where it was. Only records move: who may create new ones is up to the
-kind's home rule.")]
+need not know. Once interrupted, the same command goes on where it was. With --prefix and --all the right to create such records moves,
+too.")]
 #[command(group = clap::ArgGroup::new("which").required(true).multiple(false))]
 pub(crate) struct RehomeArguments {
     /// The kind of record.

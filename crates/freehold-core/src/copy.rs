@@ -14,7 +14,7 @@ use crate::assignment::Member;
 use crate::envelope::{Attempt, Claim, DecidedCommand, Forward, Position, RecordsBody, ResultMessage, Update};
 use crate::group::GroupNumber;
 use crate::hash::Hash;
-use crate::id::{CommandId, RecordId};
+use crate::id::{CommandId, RecordId, closest_right, home_rights_start};
 use crate::json::Json;
 use crate::name::{KindName, SiteName};
 use crate::number::{CommandLogIncarnation, Epoch, ForwardNumber, LogTime, RecordVersion, StreamSequence};
@@ -193,6 +193,8 @@ pub trait CopyRead {
     /// Outcomes that ended before this time may be missing: the copy was rebuilt from streams that had already dropped
     /// them. 0 where nothing can be missing.
     fn outcomes_complete_from(&self, origin: &SiteName) -> Result<LogTime, Self::Error>;
+    /// The ids of a kind that start with a text, deleted ones included. Only asked for the few that stand for home rights.
+    fn ids_with_prefix(&self, kind: &KindName, prefix: &str) -> Result<Vec<RecordId>, Self::Error>;
     /// Commands of a group that one site has forwarded to another and that are not answered, in the order of their numbers,
     /// behind `after`, at most `limit`.
     fn forwards(
@@ -201,6 +203,20 @@ pub trait CopyRead {
         after: ForwardNumber,
         limit: usize,
     ) -> Result<Vec<(ForwardNumber, ForwardState)>, Self::Error>;
+}
+
+/// The site that may create the ids of a home site that start with a prefix, in one group, by what a copy has read.
+pub fn home_right_owner<C: CopyRead>(
+    copy: &C,
+    kind: &KindName,
+    group: GroupNumber,
+    home: &SiteName,
+    prefix: &str,
+) -> Result<SiteName, C::Error> {
+    let start = home_rights_start(group, home);
+    let rights = copy.ids_with_prefix(kind, &start)?;
+    let moved = closest_right(&rights, &start, prefix).map(|right| copy.record(kind, right)).transpose()?;
+    Ok(moved.flatten().map_or_else(|| home.clone(), |state| state.owner))
 }
 
 /// The way of a group's commands from one site to another.

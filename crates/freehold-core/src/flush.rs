@@ -275,6 +275,8 @@ struct Planner<'a, C> {
 struct Fold {
     id: RecordId,
     base: ViewedRecord,
+    /// Who may create the record, where it does not exist.
+    home: Option<Home>,
     /// The record as the commands so far have left it.
     current: Option<Json>,
     version: RecordVersion,
@@ -306,6 +308,14 @@ impl Fold {
         let sent = || self.forwards.iter().find(|forward| forward.command.command_id == *command_id);
         decided.or_else(|| sent().map(Forward::change))
     }
+}
+
+/// Who may create a record that does not exist.
+struct Home {
+    owner: SiteName,
+    epoch: Epoch,
+    /// How far the logs of the sites that had the right before must be applied.
+    moved: BTreeMap<SiteName, StreamSequence>,
 }
 
 /// What is to be done with a command whose record and place are known.
@@ -451,16 +461,22 @@ impl<C: CopyRead> Planner<'_, C> {
 
     /// Who decides a command, by its record's owner.
     fn way(&self, fold: &Fold, incoming: &Incoming, message: &CommandMessage) -> Result<Way, C::Error> {
-        let FlushContext { definition, site, sites, .. } = self.context;
+        let FlushContext { site, sites, .. } = self.context;
         let came_back = matches!(incoming.source, Source::Returned(..));
         let state = fold.base.state.as_ref();
-        let (owner, epoch) = match state {
-            Some(state) => (Some(state.owner.clone()), state.epoch),
-            None => (definition.home.home(&message.id), Epoch::default()),
+        let (owner, epoch, moved) = match (state, &fold.home) {
+            (Some(state), _) => (state.owner.clone(), state.epoch, &state.moved),
+            (None, Some(home)) => (home.owner.clone(), home.epoch, &home.moved),
+            (None, None) => {
+                return Ok(Way::Refuse(Refusal::new(ErrorCode::Invalid, "no site may create a record with this id")));
+            }
         };
-        let Some(owner) = owner else {
-            return Ok(Way::Refuse(Refusal::new(ErrorCode::Invalid, "no site may create a record with this id")));
-        };
+        // A record that the copy does not have may have been created, and have moved, before the right to create it did. And this
+        // very flush may be changing who has that right.
+        let is_moving = || self.folds.iter().any(|fold| fold.moves_to.is_some() && fold.id.is_reserved());
+        if state.is_none() && (!self.has_read_all(moved)? || is_moving()) {
+            return Ok(Way::Wait);
+        }
         // Commands that precede it came too late in an earlier epoch, also where the record has come back since.
         match &incoming.source {
             Source::Forwarded(_, sent_under) if epoch > *sent_under => return Ok(Way::Return),
@@ -475,7 +491,7 @@ impl<C: CopyRead> Planner<'_, C> {
                 Source::Returned(..) => self.routes.is_under_way(&message.id),
                 Source::Forwarded(..) => false,
             };
-            return Ok(if waits || !self.has_read_all(state)? { Way::Wait } else { Way::Decide });
+            return Ok(if waits || !self.has_read_all(moved)? { Way::Wait } else { Way::Decide });
         }
         if matches!(&incoming.source, Source::Returned(_, sent_under) if epoch <= *sent_under) {
             return Ok(Way::Wait);
@@ -498,8 +514,8 @@ impl<C: CopyRead> Planner<'_, C> {
     }
 
     /// Whether the copy has read all that was decided about a record where it was owned before.
-    fn has_read_all(&self, state: Option<&RecordState>) -> Result<bool, C::Error> {
-        for (origin, sequence) in state.iter().flat_map(|state| &state.moved) {
+    fn has_read_all(&self, moved: &BTreeMap<SiteName, StreamSequence>) -> Result<bool, C::Error> {
+        for (origin, sequence) in moved {
             if self.view.copy.applied(origin)? < *sequence {
                 return Ok(false);
             }
@@ -599,8 +615,10 @@ impl<C: CopyRead> Planner<'_, C> {
 
     fn open_fold(&mut self, id: &RecordId) -> Result<usize, C::Error> {
         let base = self.view.record(id)?;
+        let home = if base.state.is_none() { self.home(id)? } else { None };
         let fold = Fold {
             id: id.clone(),
+            home,
             current: base.state.as_ref().and_then(|state| state.record.clone()),
             version: base.state.as_ref().map(|state| state.version).unwrap_or_default(),
             changes: Vec::new(),
@@ -615,6 +633,21 @@ impl<C: CopyRead> Planner<'_, C> {
         let index = self.folds.len() - 1;
         self.fold_of.insert(id.clone(), index);
         Ok(index)
+    }
+
+    /// Who may create an id: the site that the home rule names, or the one that the right has moved to.
+    fn home(&self, id: &RecordId) -> Result<Option<Home>, C::Error> {
+        let FlushContext { definition, group, .. } = self.context;
+        let right = id.home_right();
+        let (text, home) = match &right {
+            Some(right) => (right.prefix, Some(right.home.clone())),
+            None => (id.as_str(), definition.home.home(id)),
+        };
+        let Some(home) = home else { return Ok(None) };
+        Ok(Some(match self.view.home_right(*group, &home, text)? {
+            Some(right) => Home { owner: right.owner, epoch: right.epoch, moved: right.moved },
+            None => Home { owner: home, epoch: Epoch::default(), moved: BTreeMap::new() },
+        }))
     }
 
     fn decide(&self, fold: &Fold, command: &LoggedCommand, message: &CommandMessage) -> Verdict {
@@ -756,7 +789,11 @@ impl<C: CopyRead> Planner<'_, C> {
     fn update(&self, fold: Fold) -> (Update, RecordState) {
         let FlushContext { definition, site, log, .. } = self.context;
         let base = fold.base.state.as_ref();
-        let epoch = base.map(|state| state.epoch).unwrap_or_default();
+        let (epoch, moved) = match (base, fold.home) {
+            (Some(state), _) => (state.epoch, state.moved.clone()),
+            (None, Some(home)) => (home.epoch, home.moved),
+            (None, None) => Default::default(),
+        };
         let time = fold.changes.iter().map(|change| change.time_ms).max().unwrap_or_default();
         let mut update = Update {
             log: log.clone(),
@@ -773,7 +810,7 @@ impl<C: CopyRead> Planner<'_, C> {
             batch: BatchPlace::ALONE,
             // The envelope names the record once for all.
             changes: fold.changes.into_iter().map(|change| Change { id: None, ..change }).collect(),
-            moved: base.map(|state| state.moved.clone()).unwrap_or_default(),
+            moved,
         };
         update.hash = update.content_hash();
         let state = RecordState {
@@ -846,7 +883,10 @@ fn readable<'c>(context: &FlushContext, command: &'c LoggedCommand) -> Result<&'
     if message.kind != definition.name {
         return Err(format!("the command is for kind {} but was logged for {}", message.kind, definition.name));
     }
-    let group = definition.settings.groups.group_of(&message.id);
+    let group = match message.id.home_right() {
+        Some(right) => right.group,
+        None => definition.settings.groups.group_of(&message.id),
+    };
     if group != context.group {
         return Err(format!("the record belongs to group {group} but was logged for {}", context.group));
     }

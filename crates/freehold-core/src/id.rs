@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::group::GroupNumber;
+use crate::name::SiteName;
 use crate::number::{CommandLogIncarnation, StreamSequence};
 
 /// The longest record id in bytes of UTF-8.
@@ -66,6 +68,23 @@ impl RecordId {
         SubjectToken(token)
     }
 
+    /// The id under which a group keeps who may create the ids of a home site that start with a prefix. Callers cannot use such ids.
+    pub fn of_home_right(group: GroupNumber, home: &SiteName, prefix: &str) -> Result<Self, IdError> {
+        format!("{}{prefix}", home_rights_start(group, home)).parse()
+    }
+
+    /// Whether callers cannot use the id.
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with(HOME_RIGHT_START)
+    }
+
+    /// The right that the id stands for; nothing where it is a record's.
+    pub fn home_right(&self) -> Option<HomeRight<'_>> {
+        let mut parts = self.0.strip_prefix(HOME_RIGHT_START)?.splitn(3, '/');
+        let group = GroupNumber(parts.next()?.parse().ok()?);
+        Some(HomeRight { group, home: parts.next()?.parse().ok()?, prefix: parts.next()? })
+    }
+
     /// The part before the first `-`, the whole id where there is none. Home rules by prefix read it.
     pub fn prefix(&self) -> &str {
         self.0.split('-').next().unwrap_or(&self.0)
@@ -105,6 +124,31 @@ impl fmt::Debug for RecordId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{:?}", self.as_str())
     }
+}
+
+/// What the ids of home rights start with. Stored: append-only.
+const HOME_RIGHT_START: &str = "\0home/";
+
+/// What the ids of all rights of a group start with that a home site began with.
+pub(crate) fn home_rights_start(group: GroupNumber, home: &SiteName) -> String {
+    format!("{HOME_RIGHT_START}{group}/{home}/")
+}
+
+/// Of rights whose ids have a start, the one with the longest prefix of an id.
+pub(crate) fn closest_right<'a>(rights: &'a [RecordId], start: &str, id: &str) -> Option<&'a RecordId> {
+    let covers = |right: &&RecordId| id.starts_with(&right.as_str()[start.len()..]);
+    rights.iter().filter(covers).max_by_key(|right| right.as_str().len())
+}
+
+/// The right to create ids, in one group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HomeRight<'a> {
+    /// The group.
+    pub group: GroupNumber,
+    /// The site that has it by the kind's home rule.
+    pub home: SiteName,
+    /// Of the ids of that site those that start with this.
+    pub prefix: &'a str,
 }
 
 /// A record id as one token of a NATS subject.

@@ -29,7 +29,7 @@ pub use assignment::{Member, MemberList, NameTaken};
 pub use command::{CommandMessage, LoggedCommand, OwnerDown};
 pub use copy::{
     Anomaly, Applied, CopyRead, CopyWrite, ForwardState, GroupState, Lane, LastUpdate, LogMessage, RecordPlace,
-    RecordState, Retention, StoredOutcome, Uncarried, apply, may_expire, read_body,
+    RecordState, Retention, StoredOutcome, Uncarried, apply, home_right_owner, may_expire, read_body,
 };
 pub use decision::{
     Command, Decider, Decision, DecisionContext, Never, Record, RecordChange, Rejection, TypedCommand, Verdict,
@@ -49,7 +49,7 @@ pub use holder::{
     CommandLogCheck, Effect, EmitFailure, Event, Holder, HolderOptions, MAX_ATTEMPTS, MAX_SURVIVED_ATTEMPTS,
     PublishFailure, ReleaseReason,
 };
-pub use id::{CommandId, IdError, MAX_COMMAND_ID_BYTES, MAX_RECORD_ID_BYTES, RecordId, SubjectToken};
+pub use id::{CommandId, HomeRight, IdError, MAX_COMMAND_ID_BYTES, MAX_RECORD_ID_BYTES, RecordId, SubjectToken};
 pub use json::Json;
 pub use kind::{GroupHash, HomeRule, Kind, KindDefinition, KindSettings};
 pub use name::{CommandName, InstanceName, KindName, MAX_NAME_BYTES, NameError, Nonce, SiteName};

@@ -8,7 +8,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use crate::command::LoggedCommand;
 use crate::copy::{CopyRead, RecordState, StoredOutcome};
 use crate::envelope::Forward;
-use crate::id::{CommandId, RecordId};
+use crate::group::GroupNumber;
+use crate::id::{CommandId, RecordId, closest_right, home_rights_start};
 use crate::name::{KindName, SiteName};
 use crate::number::{LogTime, StreamSequence};
 use crate::outcome::{Change, ForwardPlace};
@@ -176,6 +177,22 @@ impl<C: CopyRead> View<'_, C> {
         let uncarried = carriable.len() + published.map_or(0, |record| record.updates);
         let state = published.map(|record| record.state.clone()).or(applied);
         Ok(ViewedRecord { state, carriable, uncarried })
+    }
+
+    /// The right to create an id of a home site, if it has ever moved: that with the longest prefix counts.
+    pub(crate) fn home_right(
+        &self,
+        group: GroupNumber,
+        home: &SiteName,
+        id: &str,
+    ) -> Result<Option<RecordState>, C::Error> {
+        let start = home_rights_start(group, home);
+        let mut rights = self.copy.ids_with_prefix(self.kind, &start)?;
+        rights.extend(self.overlay.records.keys().filter(|right| right.as_str().starts_with(&start)).cloned());
+        match closest_right(&rights, &start, id) {
+            Some(right) => Ok(self.record(right)?.state),
+            None => Ok(None),
+        }
     }
 
     /// The entry of a command of this site's log that has an outcome: its own, or one that it repeats in time.

@@ -2,6 +2,8 @@
 //!
 //! It stands in the group's log like any other, so that what precedes it is decided here and what follows is forwarded. The
 //! update that it makes names the new owner under the next epoch: whoever has read it knows who decides from then on.
+//!
+//! The right to create ids moves in the same way: each group keeps it like a record, under an id that no caller can use.
 
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +58,7 @@ impl Decider for RehomeCommand {
             Ok(fields) => fields,
             Err(refusal) => return Decision::Refused(refusal),
         };
-        if context.version.0 == 0 {
+        if context.version.0 == 0 && !context.id.is_reserved() {
             let text = format!("there is no record {:?}", context.id.as_str());
             return Decision::Refused(Refusal::new(ErrorCode::NotFound, text));
         }

@@ -22,6 +22,7 @@ mod group_worker;
 mod instance;
 mod instance_api;
 mod membership;
+mod operator_requests;
 mod origin_watch;
 mod read_requests;
 mod request_handler;

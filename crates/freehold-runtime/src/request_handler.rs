@@ -22,11 +22,12 @@ use freehold_jetstream::{AppendError, CommandLog, RecordsLog, Reply, ReplyHeader
 use crate::admission::Admission;
 use crate::copy::Copy;
 use crate::group_worker::describe;
+use crate::operator_requests;
 use crate::read_requests;
 use crate::wait_mode::WaitMode;
 
 /// The header with the caller's idempotency key, and with the id under which a change was answered.
-const COMMAND_ID_HEADER: &str = "Freehold-Command-Id";
+pub(crate) const COMMAND_ID_HEADER: &str = "Freehold-Command-Id";
 /// The header that says how long a caller wants to wait.
 const WAIT_HEADER: &str = "Freehold-Wait";
 const VERSION_HEADER: &str = "Freehold-Version";
@@ -98,10 +99,11 @@ impl RequestHandler {
             return Answer::refuse(ErrorCode::Invalid, format!("this service has no kind {kind:?}"));
         };
         if by_operator {
-            if endpoint != REHOME_COMMAND {
-                return Answer::refuse(ErrorCode::Invalid, format!("an operator has no command {endpoint:?}"));
-            }
-            let answer = self.change(&definition, &RehomeCommand, request).await;
+            let answer = match endpoint {
+                REHOME_COMMAND => self.change(&definition, &RehomeCommand, request).await,
+                operator_requests::REHOME_RIGHT => operator_requests::rehome_right(self, &definition, request).await,
+                _ => Ok(Answer::refuse(ErrorCode::Invalid, format!("an operator has no command {endpoint:?}"))),
+            };
             return answer.unwrap_or_else(Answer::from);
         }
         if let Some(answer) = read_requests::answer(self, &definition, endpoint, request.payload()).await {
@@ -237,7 +239,7 @@ impl RequestHandler {
     }
 
     /// What the command was decided; nothing while it is on its way.
-    fn known_outcome(
+    pub(crate) fn known_outcome(
         &self,
         kind: &KindName,
         id: &RecordId,
@@ -332,7 +334,7 @@ impl RequestHandler {
         Answer { result, headers }
     }
 
-    fn append_refusal(&self, error: &AppendError, command_id: &CommandId) -> Refusal {
+    pub(crate) fn append_refusal(&self, error: &AppendError, command_id: &CommandId) -> Refusal {
         match error {
             AppendError::Full => log_is_full(),
             AppendError::TooLarge => {
@@ -370,7 +372,11 @@ impl<'a> Fields<'a> {
             Some(id) => {
                 let text = serde_json::from_str::<String>(id.get());
                 let text = text.map_err(|_| invalid("\"id\" is not a string".to_owned()))?;
-                Some(text.parse().map_err(|error: IdError| invalid(format!("\"id\": {error}")))?)
+                let id: RecordId = text.parse().map_err(|error: IdError| invalid(format!("\"id\": {error}")))?;
+                if id.is_reserved() {
+                    return Err(invalid("\"id\": ids that start like this are reserved".to_owned()));
+                }
+                Some(id)
             }
         };
         let if_version = match rest.remove("if_version") {
@@ -433,11 +439,11 @@ fn log_is_full() -> Refusal {
     Refusal::new(ErrorCode::Busy, "the command log is full: nothing was kept")
 }
 
-fn mint_command_id() -> Result<CommandId, Refusal> {
+pub(crate) fn mint_command_id() -> Result<CommandId, Refusal> {
     CommandId::from_caller(&ulid::Ulid::generate().to_string()).map_err(|error| invalid_command_id(&error))
 }
 
-fn invalid_command_id(error: &IdError) -> Refusal {
+pub(crate) fn invalid_command_id(error: &IdError) -> Refusal {
     Refusal::new(ErrorCode::Invalid, format!("{COMMAND_ID_HEADER}: {error}"))
 }
 

@@ -21,6 +21,19 @@ pub(crate) fn record(records: &impl Rows, kind: &KindName, id: &RecordId) -> Res
     read(records, &key, |value| schema::decode_record(&key, value))
 }
 
+pub(crate) fn ids_with_prefix(records: &impl Rows, kind: &KindName, prefix: &str) -> Result<Vec<RecordId>, Error> {
+    let first = schema::record_key(kind, prefix);
+    let mut found = Vec::new();
+    for row in records.range::<&[u8]>(first.as_slice()..).map_err(Error::engine)? {
+        let (key, _) = row.map_err(Error::engine)?;
+        if !key.value().starts_with(&first) {
+            break;
+        }
+        found.push(schema::record_id_of_key(kind, key.value())?);
+    }
+    Ok(found)
+}
+
 pub(crate) fn outcome(
     outcomes: &impl Rows,
     kind: &KindName,

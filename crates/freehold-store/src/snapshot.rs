@@ -81,10 +81,9 @@ impl Snapshot {
     ) -> Result<Page<(RecordId, RecordState)>, Error> {
         self.scan_records(kind, prefix, after, limit, |key, value| {
             let state = schema::decode_record(key, value)?.state;
-            if state.record.is_none() {
-                return Ok(None);
-            }
-            Ok(Some((schema::record_id_of_key(kind, key)?, state)))
+            let id = schema::record_id_of_key(kind, key)?;
+            let hidden = state.record.is_none() || id.is_reserved();
+            Ok((!hidden).then_some((id, state)))
         })
     }
 
@@ -261,6 +260,10 @@ impl CopyRead for Snapshot {
 
     fn outcomes_complete_from(&self, origin: &SiteName) -> Result<LogTime, Error> {
         Ok(self.origin(origin)?.outcomes_complete_from)
+    }
+
+    fn ids_with_prefix(&self, kind: &KindName, prefix: &str) -> Result<Vec<RecordId>, Error> {
+        self.health.guard(|| rows::ids_with_prefix(self.records()?, kind, prefix))
     }
 
     fn forwards(

@@ -211,6 +211,10 @@ impl CopyRead for Transaction<'_> {
         Ok(self.origin(origin)?.outcomes_complete_from)
     }
 
+    fn ids_with_prefix(&self, kind: &KindName, prefix: &str) -> Result<Vec<RecordId>, Error> {
+        self.health.guard(|| rows::ids_with_prefix(&self.records, kind, prefix))
+    }
+
     fn forwards(
         &self,
         lane: &Lane<'_>,

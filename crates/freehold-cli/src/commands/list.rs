@@ -13,13 +13,13 @@ use crate::failure::Verdict;
 use crate::printer;
 
 /// Records that are asked for at once; a service gives no more.
-const PAGE_RECORDS: u64 = 1_000;
+pub(super) const PAGE_RECORDS: u64 = 1_000;
 
 #[derive(Deserialize)]
-struct Page<'a> {
+pub(super) struct Page<'a> {
     #[serde(borrow)]
-    records: Vec<&'a RawValue>,
-    cursor: Option<String>,
+    pub(super) records: Vec<&'a RawValue>,
+    pub(super) cursor: Option<String>,
 }
 
 pub(crate) async fn run(context: &Context, arguments: ListArguments) -> anyhow::Result<Verdict> {

@@ -8,18 +8,20 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::json;
-use serde_json::value::RawValue;
 
 use freehold_core::{CommandId, Epoch, ErrorCode, KindName, REHOME_COMMAND, RecordId, SiteName, subject};
 use freehold_jetstream::{Client, SendOptions};
 
+use super::list::{PAGE_RECORDS, Page};
 use crate::arguments::RehomeArguments;
 use crate::context::Context;
 use crate::failure::Verdict;
 use crate::printer;
 
-/// Records that are asked for at once.
-const PAGE_RECORDS: u64 = 1_000;
+/// The request that moves the right to create records.
+const REHOME_RIGHT: &str = "rehome-right";
+/// The pause before a site that does not answer is asked again.
+const RETRY_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 /// Records that are on the move at a time.
 const MAX_MOVING: usize = 64;
 
@@ -30,20 +32,23 @@ struct Owned {
     epoch: Epoch,
 }
 
-#[derive(Deserialize)]
-struct Page<'a> {
-    #[serde(borrow)]
-    records: Vec<&'a RawValue>,
-    cursor: Option<String>,
-}
-
 pub(crate) async fn run(context: &Context, arguments: RehomeArguments) -> anyhow::Result<Verdict> {
-    let RehomeArguments { kind, record, prefix, all: _, from, to, dry_run } = arguments;
+    let RehomeArguments { kind, record, prefix, all, from, to, dry_run } = arguments;
+    let prefix = if all { Some(String::new()) } else { prefix };
     if from == to {
         bail!("--from and --to are the same site");
     }
     let client = context.connect().await?;
     let options = SendOptions { timeout: context.timeout(), ..SendOptions::default() };
+    if let Some(prefix) = prefix.as_ref().filter(|_| !dry_run) {
+        // First the right to create more of them, so that none is left behind.
+        let command_id = CommandId::from_caller(&ulid::Ulid::generate().to_string())?;
+        let body = json!({ "prefix": prefix, "to": to }).to_string();
+        let subject = subject::operator(&from, &kind, REHOME_RIGHT);
+        ask_until_done(&client, subject, body, command_id, &options)
+            .await
+            .context("moving the right to create records")?;
+    }
     let owned = match record {
         Some(id) => {
             let request = json!({ "id": id }).to_string();
@@ -116,25 +121,33 @@ async fn give(
     options: &SendOptions,
 ) -> anyhow::Result<bool> {
     let command_id = CommandId::from_caller(&format!("rehome-{}-{to}", record.epoch))?;
-    let options = SendOptions { command_id: Some(command_id), ..options.clone() };
-    let body = Bytes::from(json!({ "id": record.id, "to": to }).to_string());
+    let body = json!({ "id": record.id, "to": to }).to_string();
     let subject = subject::operator(from, kind, REHOME_COMMAND);
+    ask_until_done(client, subject, body, command_id, options).await.with_context(|| record.id.to_string())
+}
+
+/// Asks an operator's request again until it is answered for good; tells whether there was something to do it to.
+async fn ask_until_done(
+    client: &Client,
+    subject: String,
+    body: String,
+    command_id: CommandId,
+    options: &SendOptions,
+) -> anyhow::Result<bool> {
+    let options = SendOptions { command_id: Some(command_id), ..options.clone() };
+    let body = Bytes::from(body);
     let deadline = tokio::time::Instant::now() + options.timeout;
     loop {
-        let refusal = match client.request_to(subject.clone(), body.clone(), &options).await {
-            Ok(answer) => match answer.result {
-                Ok(_) => return Ok(true),
-                Err(refusal) => refusal,
+        let in_time = tokio::time::Instant::now() < deadline;
+        match client.request_to(subject.clone(), body.clone(), &options).await.map(|answer| answer.result) {
+            Ok(Ok(_)) => return Ok(true),
+            Ok(Err(refusal)) => match refusal.code {
+                ErrorCode::NotFound => return Ok(false),
+                ErrorCode::Busy | ErrorCode::OutcomeUnknown if in_time => {}
+                code => bail!("{}: {}", code.as_str(), refusal.message),
             },
-            Err(error) if tokio::time::Instant::now() >= deadline => {
-                return Err(error).with_context(|| format!("{}: site {from} does not answer", record.id));
-            }
-            Err(_) => continue,
-        };
-        match refusal.code {
-            ErrorCode::NotFound => return Ok(false),
-            ErrorCode::Busy | ErrorCode::OutcomeUnknown if tokio::time::Instant::now() < deadline => {}
-            code => bail!("{}: {}: {}", record.id, code.as_str(), refusal.message),
+            Err(_) if in_time => tokio::time::sleep(RETRY_PAUSE).await,
+            Err(error) => return Err(error).context("the site does not answer"),
         }
     }
 }

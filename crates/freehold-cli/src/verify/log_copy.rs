@@ -177,6 +177,10 @@ impl CopyRead for LogCopy {
         Ok(LogTime(0))
     }
 
+    fn ids_with_prefix(&self, _: &KindName, _: &str) -> Result<Vec<RecordId>, Infallible> {
+        Ok(Vec::new())
+    }
+
     fn forwards(
         &self,
         _: &Lane<'_>,

@@ -108,6 +108,10 @@ impl CopyRead for MemoryCopy {
         Ok(LogTime(self.outcomes_complete_from))
     }
 
+    fn ids_with_prefix(&self, _: &KindName, prefix: &str) -> Result<Vec<RecordId>, Infallible> {
+        Ok(self.records.keys().filter(|id| id.as_str().starts_with(prefix)).cloned().collect())
+    }
+
     /// There is one site.
     fn forwards(
         &self,

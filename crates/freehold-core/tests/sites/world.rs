@@ -18,7 +18,7 @@ use crate::rules::{append, definition, kind, rehome, site};
 
 const SITES: usize = 3;
 const INSTANCES: usize = 2;
-const RECORDS: usize = 5;
+const RECORDS: usize = 9;
 /// All must be at rest after so many rounds without faults.
 const MOST_ROUNDS: usize = 300;
 
@@ -167,6 +167,17 @@ impl World {
         format!("{}-{number}", site(number % SITES)).parse().unwrap()
     }
 
+    /// The right to create ids of a site, all of them or some.
+    fn home_right(&mut self) -> RecordId {
+        let home = site(self.chance.random_range(0..SITES));
+        let prefix = match self.chance.random_range(0..3) {
+            0 => String::new(),
+            1 => format!("{home}-"),
+            _ => self.record().to_string(),
+        };
+        RecordId::of_home_right(GroupNumber(0), &home, &prefix).unwrap()
+    }
+
     fn send(&mut self) {
         let at = self.chance.random_range(0..SITES);
         let id = self.record();
@@ -189,7 +200,7 @@ impl World {
 
     fn give_away(&mut self) {
         let (at, to) = (self.chance.random_range(0..SITES), self.chance.random_range(0..SITES));
-        let id = self.record();
+        let id = if self.chance.random_bool(0.3) { self.home_right() } else { self.record() };
         self.next_command += 1;
         self.take(at, rehome(&id, &format!("c{}", self.next_command), site(to)));
     }
@@ -370,6 +381,7 @@ impl World {
         });
         match read_body(message).unwrap() {
             RecordsBody::Update(update) if update.owner != site(at) => self.figures.moves += 1,
+            RecordsBody::Update(update) if update.id.is_reserved() => {}
             RecordsBody::Update(update) => {
                 let list: Vec<String> = update.record.unwrap().read().unwrap();
                 let distinct: BTreeSet<_> = list.iter().collect();

@@ -232,6 +232,10 @@ impl CopyRead for BrokenCopy {
         Err(Broken)
     }
 
+    fn ids_with_prefix(&self, _: &KindName, _: &str) -> Result<Vec<RecordId>, Broken> {
+        Err(Broken)
+    }
+
     fn forwards(&self, _: &Lane<'_>, _: ForwardNumber, _: usize) -> Result<Vec<(ForwardNumber, ForwardState)>, Broken> {
         Err(Broken)
     }
