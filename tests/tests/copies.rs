@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use freehold::{Client, RunningService};
-use freehold_core::SiteName;
+use freehold_core::{CopyRead as _, CopyWrite as _, GroupCount, Hash, Json, RecordId, RecordPlace, SiteName};
 use freehold_sandbox::{Sandbox, wait_until};
+use freehold_store::{Options, Store};
+use freehold_tests::place::InstanceProcess;
 use freehold_tests::{counter, place, workload};
 use serde_json::json;
 
@@ -119,4 +121,59 @@ async fn a_copy_goes_on_although_its_mirror_stands_still() -> Result<()> {
         service.stop().await;
     }
     Ok(())
+}
+
+/// S46: a record is changed in one instance's copy, behind everybody's back and with a sound file. The owner's digests of its
+/// group show it: the copy is made anew from the logs.
+#[tokio::test(flavor = "multi_thread")]
+async fn s46_a_copy_that_has_diverged_is_found_by_its_digest_and_made_anew() -> Result<()> {
+    let sandbox = Sandbox::builder().site("ewr").site("jfk").start().await?;
+    let data = tempfile::tempdir()?;
+    let mut instances = Vec::new();
+    for site in ["ewr", "jfk"] {
+        let directory = data.path().join(site);
+        std::fs::create_dir_all(&directory)?;
+        let mut config = place::config(sandbox.site(site), "one", &directory)?;
+        config.sites = vec!["ewr".parse()?, "jfk".parse()?];
+        instances.push(InstanceProcess::start(env!("CARGO_BIN_EXE_e2e-service"), &config, &directory).await?);
+    }
+    let (ewr, jfk) = (place::client(sandbox.site("ewr")).await?, place::client(sandbox.site("jfk")).await?);
+    let groups = GroupCount::DEFAULT;
+    let flipped: RecordId = "ewr-flipped".parse()?;
+    let group = groups.group_of(&flipped);
+    let neighbour = place::record_in_group("ewr", groups, group.0);
+    workload::send(&ewr, "add", &json!({ "id": flipped, "amount": 1 }), None).await?;
+    let copied = || async { changes(&jfk, flipped.as_str()).await == 1 };
+    wait_until("the update is copied", SOON, copied).await?;
+
+    instances[1].process().kill().await?;
+    let path = data.path().join("jfk").join("jfk-one.redb");
+    let (mut writer, reader) = Store::open(&Options::new(path, "jfk".parse()?, "one".parse()?))?.into_parts();
+    let (kind, origin) = (workload::kind(), "ewr".parse()?);
+    let before = reader.snapshot()?.record(&kind, &flipped)?.context("the record is not there")?;
+    let mut state = before.clone();
+    state.record = Some(Json::from_value(&counter::Counter { changes: 99, ..counter::Counter::default() })?);
+    state.hash = Hash::of([b"what nobody has logged".as_slice()]);
+    let place = RecordPlace { origin: &origin, kind: &kind, group, id: &flipped };
+    writer.transact(|tables| tables.put_record(&place, Some(&before), &state).map_err(anyhow::Error::from))?;
+    drop((writer, reader));
+    instances[1].restart().await?;
+    ensure!(changes(&jfk, flipped.as_str()).await == 99, "it was not flipped: this shows nothing");
+
+    let mut sent = 0;
+    let deadline = Instant::now() + SOON;
+    let rebuilt = async |instance: &InstanceProcess| {
+        instance
+            .process()
+            .wait_for_line("the copy is rebuilt from the streams", Duration::from_millis(1_500))
+            .await
+            .is_ok()
+    };
+    while !rebuilt(&instances[1]).await {
+        ensure!(Instant::now() < deadline, "the divergence is not found");
+        workload::send(&ewr, "add", &json!({ "id": neighbour, "amount": 1 }), None).await?;
+        sent += 1;
+    }
+    let mended = || async { changes(&jfk, flipped.as_str()).await == 1 && changes(&jfk, &neighbour).await == sent };
+    Ok(wait_until("the copy is right again", SOON, mended).await?)
 }

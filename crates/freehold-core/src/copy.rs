@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::assignment::Member;
 use crate::envelope::{Attempt, Claim, DecidedCommand, Forward, Position, RecordsBody, ResultMessage, Update};
 use crate::group::GroupNumber;
-use crate::hash::Hash;
+use crate::hash::{GroupDigest, Hash};
 use crate::id::{CommandId, RecordId, closest_right, home_rights_start};
 use crate::json::Json;
 use crate::name::{KindName, SiteName};
@@ -193,6 +193,8 @@ pub trait CopyRead {
     /// Outcomes that ended before this time may be missing: the copy was rebuilt from streams that had already dropped
     /// them. 0 where nothing can be missing.
     fn outcomes_complete_from(&self, origin: &SiteName) -> Result<LogTime, Self::Error>;
+    /// The digest of a group's records in an origin's log.
+    fn digest(&self, origin: &SiteName, kind: &KindName, group: GroupNumber) -> Result<GroupDigest, Self::Error>;
     /// The ids of a kind that start with a text, deleted ones included. Only asked for the few that stand for home rights.
     fn ids_with_prefix(&self, kind: &KindName, prefix: &str) -> Result<Vec<RecordId>, Self::Error>;
     /// Commands of a group that one site has forwarded to another and that are not answered, in the order of their numbers,
@@ -330,6 +332,9 @@ pub struct Applied {
     pub outcomes: Vec<StoredOutcome>,
     /// The record that it brought a newer version of.
     pub record: Option<(RecordId, RecordVersion)>,
+    /// It has a digest, and the copy has the same or not. Where updates were dropped by the history limit before they were
+    /// read, a copy differs until it has read the updates behind them.
+    pub digest_fits: Option<bool>,
     /// It changed which commands wait for which site, or who owns a record.
     pub routes_changed: bool,
     /// What was wrong with it.
@@ -420,7 +425,9 @@ pub fn apply<T: CopyWrite>(tables: &mut T, retention: Retention, message: &LogMe
         })?,
         Ok(RecordsBody::Position(position)) => {
             forget_sent(tables, message, &position)?;
-            change_group(tables, message, |state| move_position(state, position))?
+            let digest_fits = check_digest(tables, message, position.digest)?;
+            let applied = change_group(tables, message, |state| move_position(state, position))?;
+            Applied { digest_fits, ..applied }
         }
         Ok(RecordsBody::Attempt(attempt)) => change_group(tables, message, |state| {
             if state.attempt.as_ref().is_none_or(|earlier| earlier.command != attempt.command) {
@@ -477,7 +484,8 @@ fn apply_update<T: CopyWrite>(
     }
     let kept = keep_outcomes(tables, message, changes)?;
     let routes_changed = changes_owner || kept.routes_changed;
-    Ok(Applied { outcomes: kept.outcomes, record: newer.then_some((id, version)), anomaly: gap, routes_changed })
+    let record = newer.then_some((id, version));
+    Ok(Applied { outcomes: kept.outcomes, record, anomaly: gap, routes_changed, ..Applied::default() })
 }
 
 /// Whether an update may follow what the copy has; where it may, what is wrong with it all the same.
@@ -736,6 +744,17 @@ fn change_group<T: CopyWrite>(
     change(&mut state);
     tables.put_group(origin, kind, *group, &state)?;
     Ok(Applied::default())
+}
+
+/// Whether the copy has the records that the owner of the group says it must have here.
+fn check_digest<T: CopyWrite>(
+    tables: &T,
+    message: &LogMessage,
+    expected: Option<GroupDigest>,
+) -> Result<Option<bool>, T::Error> {
+    let RecordsSubject { site: origin, kind, group, .. } = &message.subject;
+    let Some(expected) = expected else { return Ok(None) };
+    Ok(Some(tables.digest(origin, kind, *group)? == expected))
 }
 
 /// What forwarded commands have asked for was sent up to a position.

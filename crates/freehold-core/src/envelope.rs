@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::assignment::Member;
 use crate::command::CommandMessage;
-use crate::hash::Hash;
+use crate::hash::{GroupDigest, Hash};
 use crate::id::{CommandId, RecordId};
 use crate::json::Json;
 use crate::name::{InstanceName, KindName, Nonce, SiteName};
@@ -194,6 +194,10 @@ pub struct Position {
     /// The last number of a forwarded command that was decided or returned, by where from.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub received: BTreeMap<SiteName, ForwardNumber>,
+    /// The digest of the group's records in this log, where nothing of the group can lie between what it was taken of and this
+    /// message: every copy must have the same when it comes here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<GroupDigest>,
 }
 
 fn is_start_of_time(time: &LogTime) -> bool {

@@ -13,6 +13,7 @@ use crate::decision::{Decision, DecisionContext, RecordChange};
 use crate::envelope::{BatchPlace, Carried, DeadLetter, DecidedCommand, Forward, ResultMessage, Update};
 use crate::group::GroupNumber;
 use crate::hash::Hash;
+use crate::holder::MAX_ATTEMPTS;
 use crate::id::{CommandId, RecordId};
 use crate::json::Json;
 use crate::kind::KindDefinition;
@@ -153,8 +154,8 @@ pub(crate) enum Care<'a> {
     Until,
     /// The one whose attempt is logged.
     One(&'a DecidedCommand),
-    /// No attempt is left to this one: it is decided `dead`, for this reason.
-    Dead(&'a DecidedCommand, &'a str),
+    /// No attempt is left to this one: it is decided `dead`.
+    Dead(&'a DecidedCommand),
 }
 
 /// Decides commands, in their order.
@@ -401,16 +402,18 @@ impl<C: CopyRead> Planner<'_, C> {
     fn decide_with_care(&self, fold: &Fold, incoming: &Incoming, message: &CommandMessage) -> Option<Verdict> {
         match self.place.care {
             Care::None => {}
-            Care::Dead(_, reason) if self.is_tried(&incoming.command, message) => return Some(Verdict::dead(reason)),
+            Care::Dead(_) if self.is_tried(&incoming.command, message) => {
+                return Some(Verdict::dead(&format!("{MAX_ATTEMPTS} attempts ended without an outcome")));
+            }
             Care::One(_) if self.is_tried(&incoming.command, message) => {}
-            Care::Until | Care::One(_) | Care::Dead(..) => return None,
+            Care::Until | Care::One(_) | Care::Dead(_) => return None,
         }
         Some(self.decide(fold, &incoming.command, message))
     }
 
     fn is_tried(&self, command: &LoggedCommand, message: &CommandMessage) -> bool {
         match self.place.care {
-            Care::One(tried) | Care::Dead(tried, _) => {
+            Care::One(tried) | Care::Dead(tried) => {
                 let place = (command.sequence, command.time, &message.command_id);
                 place == (tried.sequence, tried.time_ms, &tried.command_id)
             }

@@ -22,6 +22,7 @@ use crate::flush::{
     Care, Emission, Flush, FlushContext, FlushMessage, FlushPlace, MAX_FLUSH_COMMANDS, Wanted, decide_flush,
     emissions_of, say_again,
 };
+use crate::hash::GroupDigest;
 use crate::name::{InstanceName, Nonce, SiteName};
 use crate::number::{CommandLogIncarnation, ForwardNumber, LogTime, MembersRevision, StreamSequence};
 use crate::overlay::{Overlay, Routing, View};
@@ -202,7 +203,7 @@ impl Holder {
         match self.state {
             State::Barrier(claim) => Some(claim),
             State::Voided { logged, .. } => Some(logged),
-            State::Holding(_) if self.held.stalled => self.held.overlay.last_stored(),
+            State::Holding(_) if self.held.stalled || self.held.position_due => self.held.overlay.last_stored(),
             _ => None,
         }
     }
@@ -394,7 +395,8 @@ impl Holder {
                 let decided_until_ms = group.position.map(|decided| decided.time_ms).unwrap_or_default();
                 let decided_until_ms = decided_until_ms.max(group.decided_until);
                 let (sent, received) = (group.sent, group.received);
-                let position = Position { log: group.log.next(), decided: None, decided_until_ms, sent, received };
+                let position =
+                    Position { log: group.log.next(), decided: None, decided_until_ms, sent, received, digest: None };
                 self.state = State::Voiding(claim);
                 let message = self.message(RecordsTopic::Position, &position);
                 Ok(vec![Effect::Publish { claim, messages: vec![message], whole: false }])
@@ -469,9 +471,13 @@ impl Holder {
                 return Ok(effects);
             }
             let (mut under_way, mut messages) = self.next_flush(claim, copy)?;
-            if std::mem::take(&mut self.held.position_due) {
+            // A position that goes alone waits for the copy, so that it can tell the group's digest.
+            let waits = messages.is_empty() && self.held.overlay.last_stored().is_some();
+            if !waits && std::mem::take(&mut self.held.position_due) {
                 under_way.position = Some((self.held.done.clone(), self.held.ways.clone()));
-                messages.push(self.position_message());
+                let alone = messages.is_empty() && self.held.overlay.is_empty();
+                let digest = if alone { Some(self.digest(copy)?) } else { None };
+                messages.push(self.position_message(digest));
             }
             if std::mem::take(&mut self.held.say_again) {
                 let again = self.said_again(claim, copy)?;
@@ -511,10 +517,9 @@ impl Holder {
             return Ok((under_way, Vec::new()));
         }
         let commands = self.next_commands(&mut routes);
-        let no_attempts = format!("{MAX_ATTEMPTS} attempts ended without an outcome");
         let care = self.held.careful.as_ref().map_or(Care::None, |careful| match (&careful.wants, careful.next) {
             (Some(wanted), NextTry::Logged) => Care::One(&wanted.command),
-            (Some(wanted), NextTry::Exhausted) => Care::Dead(&wanted.command, &no_attempts),
+            (Some(wanted), NextTry::Exhausted) => Care::Dead(&wanted.command),
             _ => Care::Until,
         });
         let place = FlushPlace {
@@ -785,7 +790,7 @@ impl Holder {
     fn publish_last_position(&mut self, claim: StreamSequence) -> Vec<Effect> {
         let position = Some((self.held.done.clone(), self.held.ways.clone()));
         self.held.under_way = Some(UnderWay { position, ..UnderWay::default() });
-        vec![Effect::Publish { claim, messages: vec![self.position_message()], whole: false }]
+        vec![Effect::Publish { claim, messages: vec![self.position_message(None)], whole: false }]
     }
 
     /// Forgets all that rests on the claim. Where the group is still assigned, the member list is read again before the
@@ -802,11 +807,17 @@ impl Holder {
         effects
     }
 
-    fn position_message(&self) -> FlushMessage {
+    /// The digest of what this site's log says of the group, as the copy has it.
+    fn digest<C: CopyRead>(&self, copy: &C) -> Result<GroupDigest, C::Error> {
+        let FlushContext { site, definition, group, .. } = &self.options.flush;
+        copy.digest(site, &definition.name, *group)
+    }
+
+    fn position_message(&self, digest: Option<GroupDigest>) -> FlushMessage {
         let Held { command_log: log, done, decided_until: decided_until_ms, ways, .. } = &self.held;
         let Ways { sent, received } = ways.clone();
         let decided_until_ms = *decided_until_ms;
-        let position = Position { log: *log, decided: done.clone(), decided_until_ms, sent, received };
+        let position = Position { log: *log, decided: done.clone(), decided_until_ms, sent, received, digest };
         self.message(RecordsTopic::Position, &position)
     }
 

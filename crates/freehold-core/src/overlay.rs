@@ -93,6 +93,11 @@ impl Overlay {
         self.flushes.push_back(flush);
     }
 
+    /// Whether the copy has applied everything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.flushes.is_empty()
+    }
+
     /// Notes that the log has stored every message of the newest flush.
     pub(crate) fn stored(&mut self, last: StreamSequence) {
         if let Some(flush) = self.flushes.back_mut() {

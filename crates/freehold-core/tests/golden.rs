@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use freehold_core::{
     Attempt, BatchPlace, Carried, Change, Claim, CommandId, CommandLogIncarnation, CommandMessage, Confirmation,
     DeadLetter, DecidedCommand, EmittedCommand, Epoch, ErrorCode, Forward, ForwardNumber, ForwardPlace, GroupCount,
-    Hash, Incarnation, Json, KindSettings, LogTime, Member, MemberList, MembersRevision, Outcome, OwnerDown, Position,
-    RecordId, RecordVersion, Refusal, ResultMessage, Status, StreamSequence, Update,
+    GroupDigest, Hash, Incarnation, Json, KindSettings, LogTime, Member, MemberList, MembersRevision, Outcome,
+    OwnerDown, Position, RecordId, RecordVersion, Refusal, ResultMessage, Status, StreamSequence, Update,
 };
 
 /// Checked against nats-server's own `partition()` by the end-to-end test `groups`.
@@ -251,6 +251,7 @@ fn control_messages_stay_as_they_are() {
         decided_until_ms: LogTime::default(),
         sent: BTreeMap::new(),
         received: BTreeMap::new(),
+        digest: None,
     };
     check(&position, include_str!("golden/position.json"));
     let void = Position {
@@ -263,6 +264,7 @@ fn control_messages_stay_as_they_are() {
     let between_sites = Position {
         sent: BTreeMap::from([("jfk".parse().unwrap(), ForwardNumber(7))]),
         received: BTreeMap::from([("lga".parse().unwrap(), ForwardNumber(3))]),
+        digest: Some(GroupDigest { records: 2, sum: Hash(5) }),
         ..position
     };
     check(&between_sites, include_str!("golden/position_between_sites.json"));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, push};
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, push};
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::RawMessageErrorKind;
@@ -16,11 +16,15 @@ use freehold_core::{
 
 use crate::connection::Connection;
 use crate::error::ApiError;
+use crate::stall::StallWatch;
 
 /// A consumer without its holder is gone after this long.
 const CONSUMER_INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
 /// The server says that it is there at least this often.
 const CONSUMER_HEARTBEAT: Duration = Duration::from_secs(2);
+/// How long a consumer may deliver nothing before it is asked whether something waits. There is one for each group: at rest each asks
+/// so often.
+const CONSUMER_PATIENCE: Duration = Duration::from_secs(5);
 /// Commands that a consumer hands over at once.
 const MAX_DELIVERED_AT_ONCE: usize = 512;
 
@@ -183,15 +187,19 @@ impl CommandLog {
         };
         let jetstream = &self.connection.jetstream;
         let consumer = jetstream.create_consumer_strict_on_stream(config, &self.stream).await;
-        let messages = consumer.map_err(|e| failed(e.into()))?.messages().await.map_err(|e| failed(e.into()))?;
-        Ok(CommandConsumer { messages: messages.ready_chunks(MAX_DELIVERED_AT_ONCE), last_delivery: 0 })
+        let consumer = consumer.map_err(|e| failed(e.into()))?;
+        let messages = consumer.clone().messages().await.map_err(|e| failed(e.into()))?;
+        let messages = messages.ready_chunks(MAX_DELIVERED_AT_ONCE);
+        Ok(CommandConsumer { consumer, messages, last_delivery: 0, stall: StallWatch::new(CONSUMER_PATIENCE) })
     }
 }
 
 /// The consumer of one claim.
 pub struct CommandConsumer {
+    consumer: Consumer<push::Config>,
     messages: futures::stream::ReadyChunks<push::Messages>,
     last_delivery: u64,
+    stall: StallWatch,
 }
 
 /// Why a consumer is of no use any more.
@@ -214,7 +222,13 @@ pub enum CommandConsumerError {
 impl CommandConsumer {
     /// Waits for commands; returns all that are there, at least one and a bounded number.
     pub async fn next(&mut self) -> Result<Vec<LoggedCommand>, CommandConsumerError> {
-        let chunk = self.messages.next().await.ok_or(CommandConsumerError::Gone(None))?;
+        let chunk = tokio::select! {
+            chunk = self.messages.next() => chunk.ok_or(CommandConsumerError::Gone(None))?,
+            error = self.stall.stalled(&self.consumer, self.last_delivery) => {
+                return Err(CommandConsumerError::Gone(Some(error)));
+            }
+        };
+        self.stall.delivered();
         let mut commands = Vec::with_capacity(chunk.len());
         for message in chunk {
             let message = message.map_err(|error| gone(error.into()))?;

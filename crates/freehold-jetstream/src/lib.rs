@@ -12,6 +12,7 @@ mod members;
 mod micro;
 mod provision;
 mod records_log;
+mod stall;
 
 pub use client::{Answer, Client, SendOptions};
 pub use command_log::{AppendError, Appended, CommandConsumer, CommandConsumerError, CommandLog, CommandLogRoom};

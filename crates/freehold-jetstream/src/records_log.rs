@@ -20,6 +20,7 @@ use freehold_core::{
 use crate::command_log::milliseconds;
 use crate::connection::{Connection, FencedConnection};
 use crate::error::ApiError;
+use crate::stall::StallWatch;
 
 /// Atomic batches that one instance has open at a time. The server takes 50 a stream and refuses more.
 const MAX_OPEN_BATCHES: usize = 10;
@@ -27,6 +28,8 @@ const MAX_OPEN_BATCHES: usize = 10;
 const MAX_READ_AT_ONCE: usize = 2048;
 /// A reader's consumer is gone this long after its reader.
 const READER_INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
+/// How long a reader may deliver nothing before it is asked whether something waits.
+const READER_PATIENCE: Duration = Duration::from_secs(2);
 /// The server says that it is there at least this often.
 const READER_HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -155,6 +158,7 @@ pub struct RecordsReader {
     consumer: Consumer<push::Config>,
     messages: futures::stream::ReadyChunks<push::Messages>,
     last_delivery: u64,
+    stall: StallWatch,
     /// The last message of the log when the reader was opened.
     last: StreamSequence,
     passed: StreamSequence,
@@ -233,6 +237,7 @@ impl RecordsReader {
             consumer,
             messages: messages.ready_chunks(MAX_READ_AT_ONCE),
             last_delivery: 0,
+            stall: StallWatch::new(READER_PATIENCE),
             last: state.last,
             passed,
         })
@@ -265,7 +270,13 @@ impl RecordsReader {
     /// Waits for messages; returns all that are there, at least one and a bounded number. Messages with a subject that is
     /// none of a records log are left out.
     pub async fn next(&mut self) -> Result<ReadMessages, RecordsReaderError> {
-        let chunk = self.messages.next().await.ok_or(RecordsReaderError::Gone(None))?;
+        let chunk = tokio::select! {
+            chunk = self.messages.next() => chunk.ok_or(RecordsReaderError::Gone(None))?,
+            error = self.stall.stalled(&self.consumer, self.last_delivery) => {
+                return Err(RecordsReaderError::Gone(Some(error)));
+            }
+        };
+        self.stall.delivered();
         let mut read = ReadMessages { messages: Vec::with_capacity(chunk.len()), ..ReadMessages::default() };
         for message in chunk {
             let message = message.map_err(|error| gone(error.into()))?;

@@ -40,6 +40,8 @@ pub(crate) struct Applier {
     pub(crate) copy: Copy,
     pub(crate) jobs: mpsc::Sender<StoreJob>,
     pub(crate) health: watch::Sender<OriginHealth>,
+    /// Where it is read first.
+    pub(crate) first: Source,
 }
 
 /// Why reading ended.
@@ -55,7 +57,7 @@ impl Applier {
     /// Runs until the store thread is gone.
     pub(crate) async fn run(self) {
         let mut handed_over = self.copy.progress_of(&self.origin);
-        let mut source = Source::Site;
+        let mut source = self.first;
         loop {
             // What was handed over is applied or the store has failed: read on behind it, never twice.
             let applied = handed_over.max(self.copy.progress_of(&self.origin));
@@ -110,12 +112,13 @@ impl Applier {
     async fn read(&self, mut reader: RecordsReader, source: Source, handed_over: &mut StreamSequence) -> Ended {
         self.health.send_replace(OriginHealth::Reading(reader.last_at_open()));
         let mut sightings = self.copy.origins.get(&self.origin).map(|watch| watch.sightings());
+        let live_from = reader.last_at_open();
         let mut choice = SourceChoice::default();
         let mut messages = Vec::new();
         loop {
             let passed = reader.passed();
             let origin = self.origin.clone();
-            if self.jobs.send(StoreJob::Apply { origin, messages, passed }).await.is_err() {
+            if self.jobs.send(StoreJob::Apply { origin, messages, passed, live_from }).await.is_err() {
                 return Ended::NoStore;
             }
             *handed_over = (*handed_over).max(passed);

@@ -1,6 +1,6 @@
 //! The tasks that fill the copy: an applier for each origin, and the one thread that writes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -8,13 +8,14 @@ use tokio::task::JoinSet;
 
 use freehold_core::{GroupCount, Incarnation, KindName, SiteName};
 use freehold_jetstream::Connection;
-use freehold_store::{Error as StoreError, Store};
+use freehold_store::Store;
 
 use crate::applier::{Applier, OriginHealth};
 use crate::config::ServiceConfig;
 use crate::confirmations::{Committed, Confirmations};
 use crate::copy::{Copy, RouteSignals, Waiters};
-use crate::origin_watch::OriginWatch;
+use crate::failure::Failure;
+use crate::origin_watch::{OriginWatch, Source};
 use crate::service::StartError;
 use crate::store_thread::{STORE_QUEUE_LENGTH, StoreJob, StoreThread};
 
@@ -35,7 +36,8 @@ impl Applying {
         group_counts: &Arc<HashMap<KindName, GroupCount>>,
         store: Store,
         log: Incarnation,
-        failures: mpsc::Sender<StoreError>,
+        read_at_origin: Option<&SiteName>,
+        failures: mpsc::Sender<Failure>,
     ) -> Result<Self, StartError> {
         let (writer, reader) = store.into_parts();
         let snapshot = reader.snapshot().map_err(StartError::Store)?;
@@ -75,6 +77,7 @@ impl Applying {
             progress: senders,
             committed: Arc::clone(&committed),
             failures,
+            suspects: HashSet::new(),
         };
         let store_thread = std::thread::Builder::new().name("freehold-store".to_owned()).spawn(|| thread.run());
         let store_thread = store_thread.map_err(StartError::DataDir)?;
@@ -92,6 +95,7 @@ impl Applying {
                 copy: copy.clone(),
                 jobs: jobs.clone(),
                 health,
+                first: if read_at_origin == Some(origin) { Source::Origin } else { Source::Site },
             };
             readers.spawn(applier.run());
         }

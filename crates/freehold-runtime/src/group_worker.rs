@@ -23,6 +23,7 @@ use freehold_jetstream::{
 use freehold_store::Error as StoreError;
 
 use crate::copy::Copy;
+use crate::failure::Failure;
 use crate::membership::{Identity, MemberLists};
 
 /// Commands that a worker takes in before it has decided them; the consumer holds back the rest.
@@ -55,7 +56,7 @@ pub(crate) struct WorkerContext {
     pub(crate) fenced: watch::Receiver<Option<FencedConnection>>,
     pub(crate) stop: watch::Receiver<bool>,
     pub(crate) batched: bool,
-    pub(crate) failures: mpsc::Sender<StoreError>,
+    pub(crate) failures: mpsc::Sender<Failure>,
     pub(crate) held: Arc<std::sync::atomic::AtomicUsize>,
 }
 
@@ -127,7 +128,7 @@ impl GroupWorker {
                 && let Err(error) = self.take(event)
             {
                 // One report is enough: the service stops all workers and rebuilds the copy.
-                let _ = self.context.failures.try_send(error);
+                let _ = self.context.failures.try_send(error.into());
                 return;
             }
             if self.stopped {

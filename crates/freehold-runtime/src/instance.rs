@@ -19,7 +19,7 @@ use freehold_jetstream::{
     ApiError, CommandLog, Connection, FencedConnection, Members, Micro, ProvisionError, ProvisionOptions, RecordsLog,
     plan, read_records_log_facts,
 };
-use freehold_store::{Error as StoreError, Options as StoreOptions, Store};
+use freehold_store::{Options as StoreOptions, Store};
 
 use crate::admission::Admission;
 use crate::applier::OriginHealth;
@@ -28,6 +28,7 @@ use crate::config::ServiceConfig;
 use crate::confirmations::Confirmer;
 use crate::copy::Copy;
 use crate::discovery::micro_options;
+use crate::failure::Failure;
 use crate::group_worker::{GroupWorker, WorkerContext, describe};
 use crate::instance_api;
 use crate::membership::{Identity, JoinError, Membership};
@@ -52,7 +53,7 @@ const FENCED_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Instance {
     identity: Identity,
     connection: Connection,
-    failures: mpsc::Receiver<StoreError>,
+    failures: mpsc::Receiver<Failure>,
     stop_requests: watch::Sender<bool>,
     stop_workers: watch::Sender<bool>,
     leave: Vec<mpsc::Sender<()>>,
@@ -66,8 +67,9 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// Starts; returns when requests are answered.
-    pub(crate) async fn start(service: &Service) -> Result<Self, StartError> {
+    /// Starts; returns when requests are answered. With `rebuild` the copy is set aside and made anew, and that site's log is
+    /// read at its origin, not from the mirror.
+    pub(crate) async fn start(service: &Service, rebuild: Option<&SiteName>) -> Result<Self, StartError> {
         let Service { name, config, definitions } = service;
         let connection = Connection::open(&config.nats, &format!("{name}-{}", config.instance)).await?;
         connection.check_jetstream().await?;
@@ -81,13 +83,27 @@ impl Instance {
             Arc::new(definitions.iter().map(|(kind, it)| (kind.clone(), it.settings.groups)).collect());
 
         let (failed, mut failures) = mpsc::channel(1);
-        let (store, fresh) = open_store(config).await?;
+        let (store, fresh) = open_store(config, rebuild.is_some()).await?;
         let log = facts.incarnation.clone();
-        let applying = Applying::start(&connection, config, &group_counts, store, log, failed.clone())?;
+        let applying = Applying::start(&connection, config, &group_counts, store, log, rebuild, failed.clone())?;
         let Applying { copy, jobs, store_thread, mut readers, origins, committed } = applying;
-        tokio::select! {
-            () = catch_up(config, &copy, origins) => {}
-            Some(error) = failures.recv() => return Err(StartError::Store(error)),
+        let mut diverged = None;
+        {
+            let caught_up = catch_up(config, &copy, origins);
+            tokio::pin!(caught_up);
+            loop {
+                tokio::select! {
+                    () = &mut caught_up => break,
+                    Some(failure) = failures.recv() => match failure {
+                        Failure::Store(error) => return Err(StartError::Store(error)),
+                        other => diverged = Some(other),
+                    },
+                }
+            }
+        }
+        if let Some(failure) = diverged {
+            // Whoever runs the instance hears of it when it has started; a full channel says that it was told already.
+            let _ = failed.try_send(failure);
         }
 
         let members = patiently(|| Members::open(&connection, &config.site)).await?;
@@ -204,10 +220,10 @@ impl Instance {
 
     /// Waits until the instance cannot go on; says why. A connection that reconnects is no reason, but the client's own task
     /// may have ended over bytes that it did not expect.
-    pub(crate) async fn failed(&mut self) -> String {
+    pub(crate) async fn failed(&mut self) -> Failure {
         tokio::select! {
-            failure = self.failures.recv() => failure.map(|error| describe(&error)).unwrap_or_default(),
-            Some(_) = self.requests.join_next() => "the connection is gone for good".to_owned(),
+            Some(failure) = self.failures.recv() => failure,
+            _ = self.requests.join_next() => Failure::Connection,
         }
     }
 
@@ -308,19 +324,23 @@ async fn provision(
 }
 
 /// Opens the copy; one that is damaged is set aside and made anew. Tells whether it is new.
-async fn open_store(config: &ServiceConfig) -> Result<(Store, bool), StartError> {
+async fn open_store(config: &ServiceConfig, rebuild: bool) -> Result<(Store, bool), StartError> {
     std::fs::create_dir_all(&config.data_dir).map_err(StartError::DataDir)?;
     let path = config.data_dir.join(format!("{}-{}.redb", config.site, config.instance));
     let mut options = StoreOptions::new(path.clone(), config.site.clone(), config.instance.clone());
     options.cache_bytes = config.cache_bytes;
-    let opened = tokio::task::spawn_blocking(move || match Store::open(&options) {
-        Err(error) if error.is_cured_by_rebuilding() => {
-            let aside = Store::set_aside(&path).map_err(StartError::DataDir)?;
-            let error = describe(&error);
-            tracing::error!(error, set_aside = %aside.display(), "the copy is rebuilt from the streams");
-            Store::open(&options).map_err(StartError::from)
-        }
-        other => other.map_err(StartError::from),
+    let opened = tokio::task::spawn_blocking(move || {
+        let error = if rebuild {
+            "it is not what was logged".to_owned()
+        } else {
+            match Store::open(&options) {
+                Err(error) if error.is_cured_by_rebuilding() => describe(&error),
+                other => return other.map_err(StartError::from),
+            }
+        };
+        let aside = Store::set_aside(&path).map_err(StartError::DataDir)?;
+        tracing::error!(error, set_aside = %aside.display(), "the copy is rebuilt from the streams");
+        Store::open(&options).map_err(StartError::from)
     });
     let store = opened.await.map_err(|error| StartError::DataDir(std::io::Error::other(error)))??;
     let fresh = store.is_fresh();

@@ -18,6 +18,7 @@ mod config;
 mod confirmations;
 mod copy;
 mod discovery;
+mod failure;
 mod group_worker;
 mod instance;
 mod instance_api;

@@ -2,14 +2,20 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use freehold_core::{KindDefinition, KindName, NameTaken, REHOME_COMMAND};
+use freehold_core::{KindDefinition, KindName, NameTaken, REHOME_COMMAND, SiteName};
 use freehold_jetstream::{ApiError, ConnectError, ProvisionError};
 use freehold_store::{Error as StoreError, OpenError};
 
 use crate::config::ServiceConfig;
+use crate::failure::Failure;
+use crate::group_worker::describe;
 use crate::instance::Instance;
 use crate::read_requests::RESERVED_ENDPOINTS;
+
+/// A copy that differs again so soon after it was rebuilt is not rebuilt: that would not help.
+const REBUILD_PAUSE: Duration = Duration::from_secs(600);
 
 /// Builds a service.
 pub struct ServiceBuilder {
@@ -92,8 +98,8 @@ impl Service {
 
     /// Starts an instance; returns when it answers requests.
     pub async fn start(self) -> Result<RunningService, StartError> {
-        let instance = Instance::start(&self).await?;
-        Ok(RunningService { service: self, instance: Some(instance) })
+        let instance = Instance::start(&self, None).await?;
+        Ok(RunningService { service: self, instance: Some(instance), rebuilt: HashMap::new() })
     }
 }
 
@@ -131,6 +137,8 @@ impl ServiceBuilder {
 pub struct RunningService {
     service: Service,
     instance: Option<Instance>,
+    /// When the copy was last rebuilt since it was not what a site had logged.
+    rebuilt: HashMap<SiteName, Instant>,
 }
 
 impl RunningService {
@@ -157,12 +165,25 @@ impl RunningService {
                 () = &mut stop => return Ok(()),
                 failure = instance.failed() => failure,
             };
-            tracing::error!(failure, "the instance starts again");
+            let rebuild = match &failure {
+                Failure::Diverged(origin) if self.was_just_rebuilt(origin) => {
+                    tracing::error!(%origin, "a copy that was just rebuilt differs again: see `freehold verify`");
+                    continue;
+                }
+                Failure::Diverged(origin) => Some(origin.clone()),
+                Failure::Store(_) | Failure::Connection => None,
+            };
+            tracing::error!(failure = describe(&failure), "the instance starts again");
             if let Some(instance) = self.instance.take() {
                 instance.abandon().await;
             }
-            self.instance = Some(Instance::start(&self.service).await?);
+            self.instance = Some(Instance::start(&self.service, rebuild.as_ref()).await?);
+            self.rebuilt.extend(rebuild.map(|origin| (origin, Instant::now())));
         }
+    }
+
+    fn was_just_rebuilt(&self, origin: &SiteName) -> bool {
+        self.rebuilt.get(origin).is_some_and(|at| at.elapsed() < REBUILD_PAUSE)
     }
 
     /// Stops gracefully: answers what it has taken, logs positions, hands its groups over.

@@ -3,11 +3,12 @@
 //! It takes what all appliers have read, applies it in one transaction and commits with one fsync; then it tells who waits.
 //! The longer a commit takes, the more the next one carries.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
+use freehold_core::subject::RecordsSubject;
 use freehold_core::{
     Applied, CopyRead, GroupCount, GroupNumber, GroupState, KindName, LogMessage, LogTime, Retention, SiteName,
     StreamSequence, apply, may_expire,
@@ -16,6 +17,7 @@ use freehold_store::{Error, MAX_EXPIRED_OUTCOMES, Writer};
 
 use crate::confirmations::Committed;
 use crate::copy::{RouteSignals, Waiters};
+use crate::failure::Failure;
 
 /// Messages that one transaction applies.
 const MAX_TRANSACTION_MESSAGES: usize = 4_096;
@@ -32,6 +34,8 @@ pub(crate) enum StoreJob {
         messages: Vec<LogMessage>,
         /// Everything up to here was read or does not concern this copy.
         passed: StreamSequence,
+        /// What lies behind this was read as it came.
+        live_from: StreamSequence,
     },
     /// Outcomes of an origin that ended before this time may be missing.
     OutcomesCompleteFrom {
@@ -52,7 +56,9 @@ pub(crate) struct StoreThread {
     pub(crate) routes: Arc<RouteSignals>,
     pub(crate) progress: HashMap<SiteName, watch::Sender<StreamSequence>>,
     pub(crate) committed: Arc<Committed>,
-    pub(crate) failures: mpsc::Sender<Error>,
+    pub(crate) failures: mpsc::Sender<Failure>,
+    /// Groups whose last digest was not the copy's.
+    pub(crate) suspects: HashSet<(SiteName, KindName, GroupNumber)>,
 }
 
 impl StoreThread {
@@ -71,7 +77,7 @@ impl StoreThread {
                 Err(error) => {
                     tracing::error!(error = crate::group_worker::describe(&error), "the copy cannot be written");
                     // Whoever is told first stops the instance; a full channel means that it was told.
-                    let _ = self.failures.try_send(error);
+                    let _ = self.failures.try_send(error.into());
                     return;
                 }
             }
@@ -81,7 +87,7 @@ impl StoreThread {
     fn commit(&mut self, jobs: &[StoreJob]) -> Result<Vec<(KindName, GroupNumber, Applied)>, Error> {
         let retention = self.retention;
         let groups = Arc::clone(&self.group_counts);
-        let mut told = Vec::new();
+        let (mut told, mut digests) = (Vec::new(), Vec::new());
         if jobs.iter().all(|job| matches!(job, StoreJob::Apply { messages, .. } if messages.is_empty())) {
             return Ok(told);
         }
@@ -90,12 +96,15 @@ impl StoreThread {
             let mut arrived: HashMap<&SiteName, (LogTime, usize)> = HashMap::new();
             for job in jobs {
                 match job {
-                    StoreJob::Apply { origin, messages, .. } => {
+                    StoreJob::Apply { origin, messages, live_from, .. } => {
                         for message in messages {
                             let applied = apply(tables, retention, message)?;
                             let (newest, outcomes) = arrived.entry(origin).or_default();
                             *newest = message.time;
                             *outcomes += applied.outcomes.len();
+                            if let Some(fits) = applied.digest_fits.filter(|_| message.sequence > *live_from) {
+                                digests.push((message.subject.clone(), fits));
+                            }
                             told.push((message.subject.kind.clone(), message.subject.group, applied));
                         }
                     }
@@ -124,12 +133,31 @@ impl StoreThread {
             }
             Ok::<_, Error>(())
         })?;
+        for (subject, fits) in digests {
+            self.judge(subject, fits);
+        }
         Ok(told)
     }
 
-    fn tell(&self, jobs: Vec<StoreJob>, told: Vec<(KindName, GroupNumber, Applied)>) {
+    /// A copy that differs from a group's digest twice in a row has missed something for good.
+    fn judge(&mut self, subject: RecordsSubject, fits: bool) {
+        let RecordsSubject { site: origin, kind, group, .. } = subject;
+        let place = (origin, kind, group);
+        if fits {
+            self.suspects.remove(&place);
+        } else if !self.suspects.insert(place.clone()) {
+            let (origin, kind, group) = place;
+            tracing::error!(%origin, %kind, %group, "the copy of a group is not what its owner has logged");
+            // Told once is enough.
+            let _ = self.failures.try_send(Failure::Diverged(origin));
+        } else {
+            tracing::debug!(origin = %place.0, kind = %place.1, group = %place.2, "a digest differs");
+        }
+    }
+
+    fn tell(&mut self, jobs: Vec<StoreJob>, told: Vec<(KindName, GroupNumber, Applied)>) {
         for job in jobs {
-            if let StoreJob::Apply { origin, passed, messages } = job
+            if let StoreJob::Apply { origin, passed, messages, .. } = job
                 && let Some(progress) = self.progress.get(&origin)
             {
                 self.committed.note(&origin, &messages);

@@ -262,6 +262,10 @@ impl CopyRead for Snapshot {
         Ok(self.origin(origin)?.outcomes_complete_from)
     }
 
+    fn digest(&self, origin: &SiteName, kind: &KindName, group: GroupNumber) -> Result<GroupDigest, Error> {
+        Ok(self.digests(origin, kind)?.get(usize::from(group.0)).copied().unwrap_or_default())
+    }
+
     fn ids_with_prefix(&self, kind: &KindName, prefix: &str) -> Result<Vec<RecordId>, Error> {
         self.health.guard(|| rows::ids_with_prefix(self.records()?, kind, prefix))
     }

@@ -3,8 +3,8 @@
 use std::ops::Bound;
 
 use freehold_core::{
-    CommandId, CopyRead, CopyWrite, ForwardNumber, ForwardState, GroupNumber, GroupState, KindName, Lane, LogTime,
-    RecordId, RecordPlace, RecordState, SiteName, StoredOutcome, StreamSequence,
+    CommandId, CopyRead, CopyWrite, ForwardNumber, ForwardState, GroupDigest, GroupNumber, GroupState, KindName, Lane,
+    LogTime, RecordId, RecordPlace, RecordState, SiteName, StoredOutcome, StreamSequence,
 };
 use redb::{ReadableTable as _, Table, WriteTransaction};
 
@@ -209,6 +209,17 @@ impl CopyRead for Transaction<'_> {
 
     fn outcomes_complete_from(&self, origin: &SiteName) -> Result<LogTime, Error> {
         Ok(self.origin(origin)?.outcomes_complete_from)
+    }
+
+    fn digest(&self, origin: &SiteName, kind: &KindName, group: GroupNumber) -> Result<GroupDigest, Error> {
+        let of_group = |row: &[GroupDigest]| row.get(usize::from(group.0)).copied().unwrap_or_default();
+        match self.cache.digests.get(&schema::digest_key(origin, kind)) {
+            Some(row) => Ok(of_group(row)),
+            None => {
+                let row = self.health.guard(|| rows::digests(&self.digests, origin, kind))?;
+                Ok(of_group(&row.unwrap_or_default()))
+            }
+        }
     }
 
     fn ids_with_prefix(&self, kind: &KindName, prefix: &str) -> Result<Vec<RecordId>, Error> {

@@ -27,6 +27,8 @@ pub(super) struct LogCopy {
     /// As they were when the journal began.
     baseline: Vec<GroupDigest>,
     journal: Option<Vec<JournalEntry>>,
+    /// As they are now.
+    newest: Vec<GroupDigest>,
     /// The last message of the kind before the journal began.
     start: StreamSequence,
     applied: StreamSequence,
@@ -65,6 +67,7 @@ impl LogCopy {
             records: HashMap::new(),
             baseline: Vec::new(),
             journal: None,
+            newest: Vec::new(),
             start: StreamSequence(0),
             applied: StreamSequence(0),
             anomalies: Vec::new(),
@@ -177,6 +180,10 @@ impl CopyRead for LogCopy {
         Ok(LogTime(0))
     }
 
+    fn digest(&self, _: &SiteName, _: &KindName, group: GroupNumber) -> Result<GroupDigest, Infallible> {
+        Ok(self.newest.get(usize::from(group.0)).copied().unwrap_or_default())
+    }
+
     fn ids_with_prefix(&self, _: &KindName, _: &str) -> Result<Vec<RecordId>, Infallible> {
         Ok(Vec::new())
     }
@@ -214,6 +221,7 @@ impl CopyWrite for LogCopy {
         let RecordState { version, owner, epoch, hash, .. } = state;
         let held = Held { version: *version, hash: *hash, owner: owner.clone(), epoch: *epoch };
         self.records.insert(place.id.clone(), (place.group, held));
+        replace(&mut self.newest, place.group, before, state.hash);
         match &mut self.journal {
             None => replace(&mut self.baseline, place.group, before, state.hash),
             Some(journal) => {

@@ -108,6 +108,10 @@ impl CopyRead for MemoryCopy {
         Ok(LogTime(self.outcomes_complete_from))
     }
 
+    fn digest(&self, _: &SiteName, _: &KindName, group: GroupNumber) -> Result<GroupDigest, Infallible> {
+        Ok(self.digests.get(&group.0).copied().unwrap_or_default())
+    }
+
     fn ids_with_prefix(&self, _: &KindName, prefix: &str) -> Result<Vec<RecordId>, Infallible> {
         Ok(self.records.keys().filter(|id| id.as_str().starts_with(prefix)).cloned().collect())
     }

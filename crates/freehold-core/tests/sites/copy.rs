@@ -59,6 +59,10 @@ impl CopyRead for SitesCopy {
         Ok(LogTime(0))
     }
 
+    fn digest(&self, origin: &SiteName, _: &KindName, _: GroupNumber) -> Result<GroupDigest, Infallible> {
+        Ok(self.digests.get(origin).copied().unwrap_or_default())
+    }
+
     fn ids_with_prefix(&self, _: &KindName, prefix: &str) -> Result<Vec<RecordId>, Infallible> {
         Ok(self.records.keys().filter(|id| id.as_str().starts_with(prefix)).cloned().collect())
     }

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use freehold_core::{
-    CommandId, CopyRead, Event, ForwardNumber, ForwardState, GroupNumber, GroupState, KindName, Lane, LogTime,
-    RecordId, RecordState, SiteName, Status, StoredOutcome, StreamSequence,
+    CommandId, CopyRead, Event, ForwardNumber, ForwardState, GroupDigest, GroupNumber, GroupState, KindName, Lane,
+    LogTime, RecordId, RecordState, SiteName, Status, StoredOutcome, StreamSequence,
 };
 
 use crate::instance::CopyLeft;
@@ -229,6 +229,10 @@ impl CopyRead for BrokenCopy {
     }
 
     fn outcomes_complete_from(&self, _: &SiteName) -> Result<LogTime, Broken> {
+        Err(Broken)
+    }
+
+    fn digest(&self, _: &SiteName, _: &KindName, _: GroupNumber) -> Result<GroupDigest, Broken> {
         Err(Broken)
     }
 
