@@ -185,7 +185,7 @@ async fn a_cluster_goes_on_without_one_server() -> Result<()> {
     assert_eq!((site.kind(), site.servers().len()), (SiteKind::Cluster3, 3));
     let context = jetstream::new(async_nats::connect(site.urls()).await?);
     create_stream(&context, "KEPT", "kept.>", 3).await?;
-    publish(&context, "kept.a").await?;
+    wait_until("the new stream takes a publish", SOON, || async { publish(&context, "kept.a").await.is_ok() }).await?;
 
     let leader = site.meta_leader().await.expect("a complete cluster has a leader");
     leader.kill().await?;
@@ -205,7 +205,7 @@ async fn a_cluster_and_a_single_site_meet_at_the_hub() -> Result<()> {
     let jfk = jetstream(&sandbox.site("jfk").url()).await?;
     create_stream(&ewr, "KEPT", "kept.>", 3).await?;
     create_mirror(&jfk, "KEPT", "ewr").await?;
-    publish(&ewr, "kept.a").await?;
+    wait_until("the new stream takes a publish", SOON, || async { publish(&ewr, "kept.a").await.is_ok() }).await?;
     wait_stored(&jfk, "KEPT", 1).await?;
 
     let mut subscribers = Vec::new();
