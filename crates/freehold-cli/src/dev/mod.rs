@@ -42,7 +42,10 @@ pub(crate) async fn run(context: &Context, arguments: DevArguments) -> anyhow::R
         () = &mut stop => return Ok(Verdict::Yes),
         started = starting => started?,
     };
-    let control = Control::listen(&deployment.data)?;
+    // A path that is too long for a socket is no reason not to run.
+    let control = Control::listen(&deployment.data).map_err(|error| {
+        printer::note(format!("links cannot be cut from another terminal: {error:#}"));
+    });
     if context.json {
         printer::json(&summary::ready(&deployment))?;
     } else {
@@ -50,7 +53,7 @@ pub(crate) async fn run(context: &Context, arguments: DevArguments) -> anyhow::R
     }
     tokio::select! {
         () = &mut stop => {}
-        () = control.serve(&deployment.sandbox) => {}
+        () = serve(control.as_ref().ok(), &deployment) => {}
         () = deployment.look_after(arguments.restart, WATCH_INTERVAL) => {}
     }
     drop(control);
@@ -60,6 +63,14 @@ pub(crate) async fn run(context: &Context, arguments: DevArguments) -> anyhow::R
         // Dropping the deployment kills what is left of it. Nothing that was answered is lost by that.
         () = &mut stop_at_once => Ok(Verdict::Yes),
         stopped = deployment.stop() => stopped.map(|()| Verdict::Yes),
+    }
+}
+
+/// Carries out orders from other terminals. Never returns.
+async fn serve(control: Option<&Control>, deployment: &Deployment) {
+    match control {
+        Some(control) => control.serve(&deployment.sandbox).await,
+        None => std::future::pending().await,
     }
 }
 
