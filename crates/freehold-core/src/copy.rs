@@ -90,8 +90,6 @@ pub struct ForwardState {
     /// Whether it is answered, and what its outcome asks for may not have been sent yet.
     #[serde(default)]
     pub decided: bool,
-    /// When the taking site's log took the newest message that carries it.
-    pub logged: LogTime,
 }
 
 /// An update whose outcomes no result message repeats.
@@ -630,7 +628,7 @@ fn apply_forward<T: CopyWrite>(tables: &mut T, message: &LogMessage, forward: Fo
     if !answered {
         let returned = known.is_some_and(|known| known.returned);
         let (command_id, id) = (forward.command.command_id.clone(), forward.command.id.clone());
-        let state = ForwardState { forward: Some(forward), returned, decided: false, logged: message.time };
+        let state = ForwardState { forward: Some(forward), returned, decided: false };
         tables.put_forward(&lane, place.number, Some(&state))?;
         let known = tables.outcome(kind, Some(&id), &command_id)?;
         // What was decided of the command, here or for a caller at another site, stays.
@@ -649,8 +647,8 @@ fn apply_return<T: CopyWrite>(tables: &mut T, message: &LogMessage, place: &Forw
     if known.is_none() && tables.group(&place.from, kind, *group)?.sent_to(origin) >= place.number {
         return Ok(());
     }
-    let (forward, logged) = known.map(|known| (known.forward, known.logged)).unwrap_or_default();
-    tables.put_forward(&lane, place.number, Some(&ForwardState { forward, returned: true, decided: false, logged }))
+    let forward = known.and_then(|known| known.forward);
+    tables.put_forward(&lane, place.number, Some(&ForwardState { forward, returned: true, decided: false }))
 }
 
 /// This log's site has dealt with a command that was forwarded to it.

@@ -295,7 +295,7 @@ proptest! {
         let key = forward_key(&lane, place.number);
         prop_assert!(key.starts_with(&forward_prefix(&lane)));
         prop_assert_eq!(forward_number_of_key(&key).unwrap(), place.number);
-        let state = ForwardState { forward: None, returned, decided: !returned, logged: LogTime(place.number.0) };
+        let state = ForwardState { forward: None, returned, decided: !returned };
         prop_assert_eq!(decode_forward(&key, &encode_forward(&key, &state).unwrap()).unwrap(), state);
     }
 
