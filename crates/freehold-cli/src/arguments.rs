@@ -247,7 +247,7 @@ pub(crate) struct SendArguments {
     #[arg(long, value_name = "VERSION", value_parser = parse_version)]
     pub(crate) if_version: Option<RecordVersion>,
     /// Where another site owns the record and cannot be reached: `queue` keeps the command, `fail` refuses it at once.
-    #[arg(long, value_name = "queue|fail", value_parser = parse_owner_down)]
+    #[arg(long, value_name = "queue|fail")]
     pub(crate) owner_down: Option<OwnerDown>,
 }
 
@@ -327,14 +327,6 @@ fn parse_version(text: &str) -> Result<RecordVersion, String> {
 
 fn parse_command_id(text: &str) -> Result<CommandId, String> {
     CommandId::from_caller(text).map_err(|error| error.to_string())
-}
-
-fn parse_owner_down(text: &str) -> Result<OwnerDown, String> {
-    match text {
-        "queue" => Ok(OwnerDown::Queue),
-        "fail" => Ok(OwnerDown::Fail),
-        _ => Err("`queue` or `fail`".to_owned()),
-    }
 }
 
 fn parse_home(text: &str) -> Result<String, String> {

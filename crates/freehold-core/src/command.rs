@@ -1,5 +1,7 @@
 //! A command as the command log carries it.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::DecidedCommand;
@@ -38,6 +40,29 @@ pub enum OwnerDown {
     Queue,
     /// It is refused at once (`owner_unreachable`).
     Fail,
+}
+
+/// A text is neither `queue` nor `fail`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is neither queue nor fail")]
+pub struct OwnerDownError;
+
+impl OwnerDown {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+impl FromStr for OwnerDown {
+    type Err = OwnerDownError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::Queue, Self::Fail].into_iter().find(|choice| choice.as_str() == text).ok_or(OwnerDownError)
+    }
 }
 
 impl CommandMessage {

@@ -591,8 +591,7 @@ impl Holder {
             return Ok(None);
         }
         let mut emissions = Vec::new();
-        let decided = self.held.routes.as_ref().map(|routes| routes.decided.as_slice()).unwrap_or_default();
-        for incoming in decided {
+        for incoming in Routes::unsent(&self.options.flush, copy)? {
             let Ok(message) = &incoming.command.message else { continue };
             if let Some(known) = self.view(copy).newest(Some(&message.id), &message.command_id)? {
                 emissions.extend(emissions_of(&self.options.flush, &incoming.command, &known.change));

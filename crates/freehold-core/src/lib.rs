@@ -26,7 +26,7 @@ mod routes;
 pub mod subject;
 
 pub use assignment::{Member, MemberList, NameTaken};
-pub use command::{CommandMessage, LoggedCommand, OwnerDown};
+pub use command::{CommandMessage, LoggedCommand, OwnerDown, OwnerDownError};
 pub use copy::{
     Anomaly, Applied, CopyRead, CopyWrite, ForwardState, GroupState, Lane, LastUpdate, LogMessage, RecordPlace,
     RecordState, Retention, StoredOutcome, Uncarried, apply, home_right_owner, may_expire, read_body,

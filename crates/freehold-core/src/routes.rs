@@ -64,8 +64,6 @@ pub(crate) struct Routes {
     pub(crate) received: VecDeque<Incoming>,
     /// Whether the copy has more of other sites than was taken in.
     pub(crate) more: bool,
-    /// Of other sites: decided, and what they ask for may not have been sent.
-    pub(crate) decided: Vec<Incoming>,
 }
 
 impl Routes {
@@ -89,9 +87,6 @@ impl Routes {
             let after =
                 overlay.routing().flat_map(|it| &it.received).filter(|it| it.from == *other).map(|it| it.number);
             let after = after.max().unwrap_or_default().max(own.received_from(other));
-            for (_, state) in copy.forwards(&lane, ForwardNumber(0), usize::MAX)? {
-                routes.decided.extend(state.forward.filter(|_| state.decided).map(received));
-            }
             routes.take_in(copy, &lane, after)?;
         }
         let unapplied = |forward: &&Forward| forward.place.number > own.sent_to(&forward.place.to);
@@ -101,6 +96,19 @@ impl Routes {
         // What came back goes on in the order in which it was taken.
         routes.returned.make_contiguous().sort_by_key(|incoming| (incoming.log, incoming.command.sequence));
         Ok(routes)
+    }
+
+    /// What other sites have sent and is decided, where what it asks for may not have been sent.
+    pub(crate) fn unsent<C: CopyRead>(context: &FlushContext, copy: &C) -> Result<Vec<Incoming>, C::Error> {
+        let (site, kind, group) = (&context.site, &context.definition.name, context.group);
+        let mut unsent = Vec::new();
+        for other in context.sites.iter().filter(|other| *other != site) {
+            let lane = Lane { kind, group, from: other, to: site };
+            for (_, state) in copy.forwards(&lane, ForwardNumber(0), usize::MAX)? {
+                unsent.extend(state.forward.filter(|_| state.decided).map(received));
+            }
+        }
+        Ok(unsent)
     }
 
     fn take_up(&mut self, state: ForwardState) {

@@ -117,11 +117,7 @@ impl Client {
             headers.insert("Freehold-Wait", wait.as_str());
         }
         if let Some(owner_down) = options.owner_down {
-            let text = match owner_down {
-                OwnerDown::Queue => "queue",
-                OwnerDown::Fail => "fail",
-            };
-            headers.insert("Freehold-Owner-Down", text);
+            headers.insert("Freehold-Owner-Down", owner_down.as_str());
         }
         let request = async_nats::Request::new().headers(headers).payload(body).timeout(Some(options.timeout));
         let reply = self.connection.client.send_request(subject.clone(), request).await;

@@ -422,11 +422,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 }
 
 fn owner_down(text: &str) -> Result<OwnerDown, Refusal> {
-    match text {
-        "queue" => Ok(OwnerDown::Queue),
-        "fail" => Ok(OwnerDown::Fail),
-        _ => Err(Refusal::new(ErrorCode::Invalid, format!("{OWNER_DOWN_HEADER}: it is neither queue nor fail"))),
-    }
+    text.parse().map_err(|error| Refusal::new(ErrorCode::Invalid, format!("{OWNER_DOWN_HEADER}: {error}")))
 }
 
 /// The command is kept; what becomes of it is told later.

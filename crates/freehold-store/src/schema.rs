@@ -380,10 +380,7 @@ pub(crate) fn group_key(origin: &SiteName, kind: &KindName, group: GroupNumber) 
 }
 
 pub(crate) fn encode_group(key: &[u8], state: &GroupState) -> Result<Vec<u8>, Damage> {
-    let json = serde_json::to_vec(state).map_err(|_| Damage::Unreadable { table: GROUPS.name })?;
-    let mut row = Encoder::with_capacity(json.len() + crate::codec::CHECKSUM_BYTES);
-    row.raw(&json);
-    Ok(row.seal(&GROUPS, key))
+    encode_json(&GROUPS, key, state)
 }
 
 pub(crate) fn decode_group(key: &[u8], value: &[u8]) -> Result<GroupState, Damage> {
@@ -429,10 +426,7 @@ pub(crate) fn forward_number_of_key(key: &[u8]) -> Result<ForwardNumber, Damage>
 }
 
 pub(crate) fn encode_forward(key: &[u8], state: &ForwardState) -> Result<Vec<u8>, Damage> {
-    let json = serde_json::to_vec(state).map_err(|_| Damage::Unreadable { table: FORWARDS.name })?;
-    let mut row = Encoder::with_capacity(json.len() + crate::codec::CHECKSUM_BYTES);
-    row.raw(&json);
-    Ok(row.seal(&FORWARDS, key))
+    encode_json(&FORWARDS, key, state)
 }
 
 pub(crate) fn decode_forward(key: &[u8], value: &[u8]) -> Result<ForwardState, Damage> {
@@ -502,6 +496,13 @@ fn name_then(name: &str, rest: &[u8]) -> Vec<u8> {
     key.push(0);
     key.extend_from_slice(rest);
     key
+}
+
+fn encode_json(table: &TableName, key: &[u8], value: &impl serde::Serialize) -> Result<Vec<u8>, Damage> {
+    let json = serde_json::to_vec(value).map_err(|_| Damage::Unreadable { table: table.name })?;
+    let mut row = Encoder::with_capacity(json.len() + crate::codec::CHECKSUM_BYTES);
+    row.raw(&json);
+    Ok(row.seal(table, key))
 }
 
 /// Checks a value and reads its fields. Bytes behind the known fields are those of a later release.
