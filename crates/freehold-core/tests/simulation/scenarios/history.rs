@@ -17,6 +17,21 @@ fn add_one_by_one(stage: &mut Stage, count: usize) -> Vec<Caller> {
     (0..count).map(add).collect()
 }
 
+/// The second instance becomes the holder and answers every caller again as the first has decided.
+fn second_answers_again(stage: &mut Stage, left: CopyLeft, calls: &[Caller]) {
+    stage.world.instances[1].applier_stopped = false;
+    stage.world.crash(0, left);
+    stage.take_over(1);
+    stage.all_again(calls);
+    stage.rest();
+    let count = calls.len();
+    assert_eq!((stage.counter(A), stage.version(A)), (Some(count as i64), count as u64));
+    for (version, call) in (1..).zip(calls) {
+        let outcome = stage.outcome(*call);
+        assert_eq!((outcome.status, outcome.version.0), (Status::Applied, version));
+    }
+}
+
 /// The copy has skipped versions, its instance becomes the holder, and every caller of old asks again.
 #[test]
 fn s21_a_copy_that_skips_versions_knows_every_outcome() {
@@ -32,16 +47,7 @@ fn s21_a_copy_that_skips_versions_knows_every_outcome() {
             let highest = stage.world.instances[0].copy.group(0).highest;
             assert_eq!(highest.map(|decided| decided.sequence.0), Some(count as u64));
             assert!(stage.world.records.kept() < count, "most updates are gone before the second has read any");
-            stage.world.instances[1].applier_stopped = false;
-            stage.world.crash(0, left);
-            stage.take_over(1);
-            stage.all_again(&calls);
-            stage.rest();
-            assert_eq!((stage.counter(A), stage.version(A)), (Some(count as i64), count as u64));
-            for (version, call) in (1..).zip(calls) {
-                let outcome = stage.outcome(call);
-                assert_eq!((outcome.status, outcome.version.0), (Status::Applied, version));
-            }
+            second_answers_again(&mut stage, left, &calls);
             let carried = stage.carried();
             let each: BTreeSet<_> = carried.iter().collect();
             assert_eq!(each.len(), carried.len(), "no update is carried twice");
@@ -181,16 +187,6 @@ fn s21_an_outcome_is_carried_while_its_flush_is_applied_by_half() {
         for _ in 0..2 * history {
             add(&mut stage);
         }
-        let count = calls.len();
-        stage.world.instances[1].applier_stopped = false;
-        stage.world.crash(0, CopyLeft::Nothing);
-        stage.take_over(1);
-        stage.all_again(&calls);
-        stage.rest();
-        assert_eq!((stage.counter(A), stage.version(A)), (Some(count as i64), count as u64));
-        for (version, call) in (1..).zip(calls) {
-            let outcome = stage.outcome(call);
-            assert_eq!((outcome.status, outcome.version.0), (Status::Applied, version));
-        }
+        second_answers_again(&mut stage, CopyLeft::Nothing, &calls);
     });
 }
