@@ -21,11 +21,12 @@ pub type Content = BTreeMap<SiteName, BTreeMap<usize, GroupDigest>>;
 /// An instance, and a client of its site.
 pub type Asked<'a> = (&'a Client, &'a str, &'a InstanceProcess);
 
-/// Waits until all of these instances have the same, and as many records as `records` says; gives what they have.
-pub async fn wait_same(instances: &[Asked<'_>], records: u64) -> Result<Content> {
+/// Waits until all of these instances have the same, and as many records as `records` says, if it does; gives what they have.
+pub async fn wait_same(instances: &[Asked<'_>], records: impl Into<Option<u64>>) -> Result<Content> {
+    let records = records.into();
     let same = || async {
         let contents = contents(instances).await.unwrap_or_default();
-        contents.first().is_some_and(|first| count(first) == records)
+        contents.first().is_some_and(|first| records.is_none_or(|records| count(first) == records))
             && contents.windows(2).all(|pair| pair[0] == pair[1])
     };
     let converged = wait_until("all copies are the same and complete", CONVERGED, same).await;

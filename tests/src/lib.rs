@@ -9,4 +9,5 @@ pub mod copies;
 pub mod counter;
 pub mod gate;
 pub mod place;
+pub mod takeover;
 pub mod workload;

@@ -72,6 +72,10 @@ pub(crate) enum Task {
     Send(SendArguments),
     /// Move records to another site, one after the other; they can be changed all the while.
     Rehome(RehomeArguments),
+    /// Take over what a lost site owns: from then on another site decides it.
+    Takeover(TakeoverArguments),
+    /// Show what a site had when it was taken over and that does not count; send it again, or forget it.
+    Stranded(StrandedArguments),
     /// Prove that all copies are equal to one another and to the streams, or show where they differ.
     Verify(VerifyArguments),
 }
@@ -283,6 +287,65 @@ pub(crate) struct RehomeArguments {
     /// Show what would move, and move nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  freehold takeover --lost ewr --by jfk --dry-run
+  freehold takeover --lost ewr --by jfk
+  freehold takeover --lost ewr --by jfk --yes --without lga
+
+Every other site is asked to take no more of the lost site's log; what the furthest of them has is the cut. Everything up to the cut
+counts, nothing behind it does: when the lost site returns it sets that aside (`freehold stranded`) and becomes a copy. Give its
+records back with `freehold rehome`. A site that answers --without is not asked: what only it has is lost. Doing it twice, or
+going on where it was interrupted, is harmless. Of two takeovers at a time one wins, and the other is told.
+
+Exit code 1 if another takeover was quicker, or the operator said no.")]
+pub(crate) struct TakeoverArguments {
+    /// The site that is lost.
+    #[arg(long, value_name = "SITE")]
+    pub(crate) lost: SiteName,
+    /// The site that takes over what it owned.
+    #[arg(long, value_name = "SITE")]
+    pub(crate) by: SiteName,
+    /// All sites; without it, those of the configuration, or those that answer and the lost one.
+    #[arg(long, value_delimiter = ',', value_name = "SITE,…")]
+    pub(crate) sites: Vec<SiteName>,
+    /// A site that does not answer either: go on without it. Repeat it for more.
+    #[arg(long, value_delimiter = ',', value_name = "SITE,…")]
+    pub(crate) without: Vec<SiteName>,
+    /// A kind that all sites serve; without it, one that is served. The takeover is of all kinds.
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<KindName>,
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Only show what would be kept and lost.
+    #[arg(long, conflicts_with = "yes")]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  freehold stranded --site ewr
+  freehold --json stranded --site ewr > stranded.jsonl
+  freehold stranded --site ewr --resubmit
+  freehold stranded --site ewr --forget
+
+Updates and outcomes are what the site had decided; commands are what it had taken and nothing has decided that counts. --resubmit
+sends each command again under its own id, so that none is done twice. With --json, one entry a line.")]
+pub(crate) struct StrandedArguments {
+    /// The site.
+    #[arg(long, value_name = "SITE")]
+    pub(crate) site: SiteName,
+    /// Send its commands again, in the order in which they were taken.
+    #[arg(long, conflicts_with = "forget")]
+    pub(crate) resubmit: bool,
+    /// Forget all of it.
+    #[arg(long)]
+    pub(crate) forget: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,8 +1,8 @@
 //! The `freehold` command: sites to play with, provisioning, requests, and the proof that copies are equal.
 //!
 //! One command a file in `commands/`; what is more than one file stands beside it (`dev/`, `verify/`). Results go to stdout
-//! through `printer`, progress and errors to stderr. No command changes a copy, and only `provision` and `dev` change
-//! streams: everything else asks the services, as any client may.
+//! through `printer`, progress and errors to stderr. No command changes a copy, and only `provision`, `dev` and
+//! `stranded --forget` change streams: everything else asks the services.
 //!
 //! | exit code | meaning |
 //! |---|---|
@@ -60,6 +60,8 @@ fn run(arguments: Arguments) -> anyhow::Result<Verdict> {
             Task::History(arguments) => commands::history::run(&context, arguments).await,
             Task::Send(arguments) => commands::send::run(&context, arguments).await,
             Task::Rehome(arguments) => commands::rehome::run(&context, arguments).await,
+            Task::Takeover(arguments) => commands::takeover::run(&context, arguments).await,
+            Task::Stranded(arguments) => commands::stranded::run(&context, arguments).await,
             Task::Verify(arguments) => verify::run(&context, arguments).await,
         }
     })

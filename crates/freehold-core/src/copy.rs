@@ -17,9 +17,10 @@ use crate::hash::{GroupDigest, Hash};
 use crate::id::{CommandId, RecordId, closest_right, home_rights_start};
 use crate::json::Json;
 use crate::name::{KindName, SiteName};
-use crate::number::{CommandLogIncarnation, Epoch, ForwardNumber, LogTime, RecordVersion, StreamSequence};
+use crate::number::{CommandLogIncarnation, Epoch, ForwardNumber, Incarnation, LogTime, RecordVersion, StreamSequence};
 use crate::outcome::{Change, ForwardPlace};
 use crate::subject::{RecordsSubject, RecordsTopic};
+use crate::takeover::{Takeover, Takeovers};
 
 /// A record as a copy holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +88,8 @@ pub struct ForwardState {
     pub forward: Option<Forward>,
     /// Whether the site that it was sent to has returned it.
     pub returned: bool,
-    /// Whether it is answered, and what its outcome asks for may not have been sent yet.
+    /// Whether it is answered, by the site that it was sent to or, where it came back, by the one that had sent it, and what its
+    /// outcome asks for may not have been sent yet.
     #[serde(default)]
     pub decided: bool,
 }
@@ -145,6 +147,9 @@ pub struct GroupState {
     /// The last number of a forwarded command that the origin has decided or returned, by where from.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub received: BTreeMap<SiteName, ForwardNumber>,
+    /// The last number of those of which all that their outcomes ask for was sent, by where from.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub emitted: BTreeMap<SiteName, ForwardNumber>,
 }
 
 impl GroupState {
@@ -156,6 +161,22 @@ impl GroupState {
     /// The last number that the origin has forwarded to a site.
     pub fn sent_to(&self, site: &SiteName) -> ForwardNumber {
         self.sent.get(site).copied().unwrap_or_default()
+    }
+
+    /// Whether what an outcome of the origin's log asks for may not have been sent, by the position.
+    pub fn may_have_unsent(&self, origin: &SiteName, outcome: &StoredOutcome) -> bool {
+        let change = &outcome.change;
+        let behind = match &change.forwarded {
+            Some(place) if place.from != *origin => place.number <= self.emitted_from(&place.from),
+            // The position passed it when it was sent away.
+            Some(_) => false,
+            None => change.log < self.log || change.log == self.log && change.sequence <= self.position_sequence(),
+        };
+        change.asks_for_something() && !behind
+    }
+
+    fn emitted_from(&self, site: &SiteName) -> ForwardNumber {
+        self.emitted.get(site).copied().unwrap_or_default()
     }
 
     /// The last number that the origin has decided or returned of those that a site has forwarded to it.
@@ -195,6 +216,8 @@ pub trait CopyRead {
     fn digest(&self, origin: &SiteName, kind: &KindName, group: GroupNumber) -> Result<GroupDigest, Self::Error>;
     /// The ids of a kind that start with a text, deleted ones included. Only asked for the few that stand for home rights.
     fn ids_with_prefix(&self, kind: &KindName, prefix: &str) -> Result<Vec<RecordId>, Self::Error>;
+    /// The takeovers that the copy knows of.
+    fn takeovers(&self) -> Result<Takeovers, Self::Error>;
     /// Commands of a group that one site has forwarded to another and that are not answered, in the order of their numbers,
     /// behind `after`, at most `limit`.
     fn forwards(
@@ -216,7 +239,10 @@ pub fn home_right_owner<C: CopyRead>(
     let start = home_rights_start(group, home);
     let rights = copy.ids_with_prefix(kind, &start)?;
     let moved = closest_right(&rights, &start, prefix).map(|right| copy.record(kind, right)).transpose()?;
-    Ok(moved.flatten().map_or_else(|| home.clone(), |state| state.owner))
+    let (owner, epoch) =
+        moved.flatten().map_or_else(|| (home.clone(), Epoch::default()), |state| (state.owner, state.epoch));
+    let taken = copy.takeovers()?.see(&owner, epoch);
+    Ok(taken.map_or(owner, |taken| taken.owner))
 }
 
 /// The way of a group's commands from one site to another.
@@ -264,6 +290,8 @@ pub trait CopyWrite: CopyRead {
         kind: &KindName,
         commands: &[(Option<RecordId>, CommandId)],
     ) -> Result<(), Self::Error>;
+    /// Replaces what the copy knows of takeovers.
+    fn put_takeovers(&mut self, takeovers: &Takeovers) -> Result<(), Self::Error>;
     /// Replaces a group's state.
     fn put_group(
         &mut self,
@@ -323,6 +351,17 @@ pub struct LogMessage {
     pub payload: Bytes,
 }
 
+/// A takeover as its taker's log delivers it.
+#[derive(Debug, Clone)]
+pub struct TakeoverMessage {
+    /// Its place in the log.
+    pub sequence: StreamSequence,
+    /// When the log took it.
+    pub time: LogTime,
+    /// What it says.
+    pub takeover: Takeover,
+}
+
 /// What a message did to the copy: for waiting requests and for reports.
 #[derive(Debug, Default)]
 pub struct Applied {
@@ -335,8 +374,23 @@ pub struct Applied {
     pub digest_fits: Option<bool>,
     /// It changed which commands wait for which site, or who owns a record.
     pub routes_changed: bool,
+    /// It lies beyond the cut of a takeover, and was passed over.
+    pub is_void: bool,
+    /// It is a takeover that the copy had not heard of, or has heard more of now.
+    pub takeover: Option<TakeoverEffect>,
     /// What was wrong with it.
     pub anomaly: Option<Anomaly>,
+}
+
+/// What a takeover means for a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakeoverEffect {
+    /// The lost site.
+    pub lost: SiteName,
+    /// The life of its log that has ended.
+    pub lost_log: Incarnation,
+    /// The copy has applied what lies beyond the cut: it must be made anew.
+    pub is_ahead: bool,
 }
 
 /// Something in a log that a sound log does not have. Reported, never applied silently.
@@ -410,7 +464,16 @@ pub fn apply<T: CopyWrite>(tables: &mut T, retention: Retention, message: &LogMe
     if message.sequence <= tables.applied(origin)? {
         return Ok(Applied::default());
     }
-    let applied = match read_body(message) {
+    let body = read_body(message);
+    if is_void(tables, message, body.as_ref().ok())? {
+        if let Ok(RecordsBody::Claim(claim)) = body {
+            // Nothing was decided under it that counts, but who claims next must claim over it.
+            change_group(tables, message, |state| state.claim = Some((message.sequence, claim)))?;
+        }
+        tables.put_applied(origin, message.sequence, message.time)?;
+        return Ok(Applied { is_void: true, ..Applied::default() });
+    }
+    let applied = match body {
         Ok(RecordsBody::Update(update)) => apply_update(tables, retention, message, *update)?,
         Ok(RecordsBody::Result(result)) => apply_result(tables, message, result)?,
         Ok(RecordsBody::Claim(claim)) => change_group(tables, message, |state| {
@@ -438,6 +501,53 @@ pub fn apply<T: CopyWrite>(tables: &mut T, retention: Retention, message: &LogMe
     };
     tables.put_applied(origin, message.sequence, message.time)?;
     Ok(applied)
+}
+
+/// Whether a message lies beyond the cut of a takeover. Where it does not say itself which life of the log it is of, the group's
+/// newest claim does: whatever follows a claim was published under it or a later one.
+fn is_void<T: CopyWrite>(tables: &T, message: &LogMessage, body: Option<&RecordsBody>) -> Result<bool, T::Error> {
+    let RecordsSubject { site: origin, kind, group, .. } = &message.subject;
+    let takeovers = tables.takeovers()?;
+    if !takeovers.may_be_void(origin, message.sequence) {
+        return Ok(false);
+    }
+    let claim = tables.group(origin, kind, *group)?.claim;
+    let life = match body {
+        Some(RecordsBody::Update(update)) => Some(&update.log),
+        Some(RecordsBody::Result(result)) => Some(&result.log),
+        Some(RecordsBody::Claim(claim)) => Some(&claim.log),
+        Some(RecordsBody::Position(_) | RecordsBody::Attempt(_)) | None => claim.as_ref().map(|(_, claim)| &claim.log),
+    };
+    Ok(takeovers.is_void(origin, message.sequence, life))
+}
+
+/// Applies a takeover that an origin has logged.
+pub fn apply_takeover<T: CopyWrite>(
+    tables: &mut T,
+    origin: &SiteName,
+    message: &TakeoverMessage,
+) -> Result<Applied, T::Error> {
+    if message.sequence <= tables.applied(origin)? {
+        return Ok(Applied::default());
+    }
+    let applied = learn_takeover(tables, message)?;
+    tables.put_applied(origin, message.sequence, message.time)?;
+    Ok(applied)
+}
+
+/// Takes in a takeover, wherever it was heard of: a member that has sealed a log may not be able to read that of the taker.
+pub fn learn_takeover<T: CopyWrite>(tables: &mut T, message: &TakeoverMessage) -> Result<Applied, T::Error> {
+    let mut takeovers = tables.takeovers()?;
+    let Takeover { lost, cut, ballot, .. } = &message.takeover;
+    let is_new = takeovers.iter().all(|known| known.lost != *lost || known.ballot != *ballot);
+    if !takeovers.note(message.takeover.clone(), message.sequence) {
+        return Ok(Applied::default());
+    }
+    tables.put_takeovers(&takeovers)?;
+    let is_ahead = is_new && tables.applied(lost)? > *cut;
+    let lost_log = message.takeover.lost_log.clone();
+    let takeover = Some(TakeoverEffect { lost: lost.clone(), lost_log, is_ahead });
+    Ok(Applied { routes_changed: true, takeover, ..Applied::default() })
 }
 
 fn apply_update<T: CopyWrite>(
@@ -494,8 +604,15 @@ fn check_lawful<T: CopyWrite>(
     update: &Update,
 ) -> Result<Result<Option<Anomaly>, Anomaly>, T::Error> {
     let id = || update.id.clone();
+    let mut before = before.clone();
+    let taken = tables.takeovers()?.see_record(&mut before);
     let unlawful = || Anomaly::Unlawful { id: id(), owner: before.owner.clone(), origin: origin.clone() };
-    let follows = update.previous == Some(before.hash);
+    let mut has_read_all = true;
+    for (site, sequence) in &update.moved {
+        has_read_all &= tables.applied(site)? >= *sequence;
+    }
+    // What a lost site had decided up to the cut may still be unread.
+    let follows = update.previous == Some(before.hash) || taken && !has_read_all;
     let gap = || (!follows).then(|| Anomaly::Gap { id: id(), have: before.version, got: update.version });
     if update.epoch < before.epoch || update.hash == before.hash {
         // Of a time before the record moved, or said again.
@@ -511,17 +628,15 @@ fn check_lawful<T: CopyWrite>(
             _ => Err(unlawful()),
         });
     }
-    let gives_away = before.owner == *origin && update.epoch == before.epoch.next() && update.owner != *origin;
+    // Who has taken a record over makes it its own by an update of its own.
+    let adopts = taken && update.owner == *origin;
+    let gives_away = before.owner == *origin && update.epoch == before.epoch.next();
+    let gives_away = gives_away && (update.owner != *origin || adopts);
     if gives_away {
         return Ok(Ok(gap()));
     }
     // It has moved, and the copy has not seen how. That is so where it has not read all that the update rests on.
-    for (site, sequence) in &update.moved {
-        if tables.applied(site)? < *sequence {
-            return Ok(Ok(None));
-        }
-    }
-    Ok(Err(unlawful()))
+    Ok(if has_read_all { Err(unlawful()) } else { Ok(None) })
 }
 
 /// The record behind its newest update.
@@ -615,8 +730,7 @@ fn apply_forward<T: CopyWrite>(tables: &mut T, message: &LogMessage, forward: Fo
         move_highest(state, origin, &forward.change());
     })?;
     if let Some(before) = &forward.instead_of {
-        let lane = Lane { kind, group: *group, from: origin, to: &before.to };
-        tables.put_forward(&lane, before.number, None)?;
+        take_back(tables, message, before)?;
     }
     let lane = Lane { kind, group: *group, from: origin, to: &place.to };
     let known = tables.forward(&lane, place.number)?;
@@ -626,7 +740,7 @@ fn apply_forward<T: CopyWrite>(tables: &mut T, message: &LogMessage, forward: Fo
         None => tables.group(&place.to, kind, *group)?.received_from(origin) >= place.number,
     };
     if !answered {
-        let returned = known.is_some_and(|known| known.returned);
+        let returned = known.as_ref().is_some_and(|known| known.returned);
         let (command_id, id) = (forward.command.command_id.clone(), forward.command.id.clone());
         let state = ForwardState { forward: Some(forward), returned, decided: false };
         tables.put_forward(&lane, place.number, Some(&state))?;
@@ -634,7 +748,24 @@ fn apply_forward<T: CopyWrite>(tables: &mut T, message: &LogMessage, forward: Fo
         // What was decided of the command, here or for a caller at another site, stays.
         return Ok(!known.is_some_and(|known| known.change.is_final()));
     }
+    if let Some(known) = known.filter(|known| known.decided && known.forward.is_none()) {
+        tables.put_forward(&lane, place.number, Some(&ForwardState { forward: Some(forward), ..known }))?;
+    }
     Ok(false)
+}
+
+/// A command that came back is dealt with by this log's site, which had sent it. It may have come back without a word, from a site
+/// that was lost: that one will not find it when it returns, and must not wait for it.
+fn take_back<T: CopyWrite>(tables: &mut T, message: &LogMessage, place: &ForwardPlace) -> Result<(), T::Error> {
+    let RecordsSubject { site: origin, kind, group, .. } = &message.subject;
+    let lane = Lane { kind, group: *group, from: origin, to: &place.to };
+    tables.put_forward(&lane, place.number, None)?;
+    let mut there = tables.group(&place.to, kind, *group)?;
+    if there.received_from(origin) < place.number {
+        there.received.insert(origin.clone(), place.number);
+        tables.put_group(&place.to, kind, *group, &there)?;
+    }
+    Ok(())
 }
 
 /// This log's site does not decide a command that was forwarded to it.
@@ -645,6 +776,10 @@ fn apply_return<T: CopyWrite>(tables: &mut T, message: &LogMessage, place: &Forw
     let known = tables.forward(&lane, place.number)?;
     // Who took it may have sent it on already, in a log that was read ahead of this one.
     if known.is_none() && tables.group(&place.from, kind, *group)?.sent_to(origin) >= place.number {
+        return Ok(());
+    }
+    // It may have come back before, from a site that was lost, and be decided by now.
+    if known.as_ref().is_some_and(|known| known.decided) {
         return Ok(());
     }
     let forward = known.and_then(|known| known.forward);
@@ -689,7 +824,9 @@ fn keep_outcomes<T: CopyWrite>(
         move_highest(&mut state, origin, &change);
         commands.push((change.id.clone(), change.command_id.clone()));
         let outcome = StoredOutcome { change, origin: origin.clone(), sequence: message.sequence, time: message.time };
-        tables.put_outcome(kind, &outcome)?;
+        if !(outcome.change.repeats && is_known(tables, kind, &outcome)?) {
+            tables.put_outcome(kind, &outcome)?;
+        }
         kept.outcomes.push(outcome);
     }
     tables.put_message(origin, message.sequence, message.time, kind, &commands)?;
@@ -697,6 +834,13 @@ fn keep_outcomes<T: CopyWrite>(
         tables.put_group(origin, kind, *group, &state)?;
     }
     Ok(kept)
+}
+
+/// Whether the outcome that another one repeats is there.
+fn is_known<T: CopyWrite>(tables: &T, kind: &KindName, repeat: &StoredOutcome) -> Result<bool, T::Error> {
+    let Change { id, command_id, fingerprint, .. } = &repeat.change;
+    let known = tables.outcome(kind, id.as_ref(), command_id)?;
+    Ok(known.is_some_and(|it| it.change.is_final() && !it.change.repeats && it.change.fingerprint == *fingerprint))
 }
 
 /// A command of this site's own log moves the group's furthest decided one.
@@ -717,18 +861,27 @@ fn end_of_way<T: CopyWrite>(
 ) -> Result<bool, T::Error> {
     let RecordsSubject { site: origin, kind, group, .. } = &message.subject;
     let Some(place) = &change.forwarded else { return Ok(false) };
-    let lane = Lane { kind, group: *group, from: &place.from, to: &place.to };
     if place.from == *origin {
-        // It came back, and its taker has become the owner.
-        tables.put_forward(&lane, place.number, None)?;
+        // It came back, and its taker has become the owner. What it asks for is found by this, the position being past it.
+        let lane = Lane { kind, group: *group, from: &place.from, to: &place.to };
+        let known = if change.asks_for_something() { tables.forward(&lane, place.number)? } else { None };
+        take_back(tables, message, place)?;
+        if let Some(known) = known {
+            let state = ForwardState { returned: true, decided: true, ..known };
+            tables.put_forward(&lane, place.number, Some(&state))?;
+        }
         return Ok(true);
     }
+    let lane = Lane { kind, group: *group, from: &place.from, to: &place.to };
     let received = state.received.entry(place.from.clone()).or_default();
     *received = place.number.max(*received);
     // Its taker's log does not deliver it again: what it asks for is found by this until a position tells that it was sent.
-    let known = if change.asks_for_something() { tables.forward(&lane, place.number)? } else { None };
-    let decided = known.map(|known| ForwardState { decided: true, ..known });
-    tables.put_forward(&lane, place.number, decided.as_ref())?;
+    let asks = change.asks_for_something();
+    let known = if asks { tables.forward(&lane, place.number)? } else { None };
+    // The taker's log may be read later than this one.
+    let forward = known.and_then(|known| known.forward);
+    let decided = ForwardState { forward, returned: false, decided: true };
+    tables.put_forward(&lane, place.number, asks.then_some(&decided))?;
     Ok(true)
 }
 
@@ -761,17 +914,26 @@ fn forget_sent<T: CopyWrite>(tables: &mut T, message: &LogMessage, position: &Po
     for (from, received) in &position.received {
         let lane = Lane { kind, group: *group, from, to: origin };
         let kept = tables.forwards(&lane, ForwardNumber(0), usize::MAX)?;
-        let sent = kept.into_iter().filter(|(number, state)| state.decided && number <= received);
+        // What came back was decided by the site that had sent it.
+        let here = |state: &ForwardState| state.decided && !state.returned;
+        let sent = kept.into_iter().filter(|(number, state)| here(state) && number <= received);
         for (number, _) in sent {
             tables.put_forward(&lane, number, None)?;
         }
+    }
+    for place in &position.settled {
+        let lane = Lane { kind, group: *group, from: &place.from, to: &place.to };
+        tables.put_forward(&lane, place.number, None)?;
     }
     Ok(())
 }
 
 fn move_position(state: &mut GroupState, position: Position) {
     // A copy that was rebuilt may lack the results that said so.
-    for (numbers, logged) in [(&mut state.sent, position.sent), (&mut state.received, position.received)] {
+    let received = position.received.clone();
+    let numbers =
+        [(&mut state.sent, position.sent), (&mut state.received, position.received), (&mut state.emitted, received)];
+    for (numbers, logged) in numbers {
         for (site, number) in logged {
             let known = numbers.entry(site).or_default();
             *known = number.max(*known);

@@ -143,6 +143,7 @@ impl Forward {
             outcome: Outcome { status: Status::Forwarded, version: RecordVersion(0), reply: None, error: None },
             emits: Vec::new(),
             forwarded: Some(self.place.clone()),
+            repeats: false,
         }
     }
 }
@@ -194,6 +195,10 @@ pub struct Position {
     /// The last number of a forwarded command that was decided or returned, by where from.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub received: BTreeMap<SiteName, ForwardNumber>,
+    /// Forwarded commands that came back and were decided here, of which all that their outcomes ask for was sent since the last
+    /// position.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settled: Vec<ForwardPlace>,
     /// The digest of the group's records in this log, where nothing of the group can lie between what it was taken of and this
     /// message: every copy must have the same when it comes here.
     #[serde(default, skip_serializing_if = "Option::is_none")]

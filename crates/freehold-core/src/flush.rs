@@ -142,6 +142,8 @@ pub(crate) struct FlushPlace<'a> {
     pub(crate) outcomes_complete_from: LogTime,
     /// Sites that do not answer.
     pub(crate) unreachable: &'a BTreeSet<SiteName>,
+    /// How far this site has the logs of others in streams of its own.
+    pub(crate) mirrored: &'a BTreeMap<SiteName, StreamSequence>,
     pub(crate) care: Care<'a>,
 }
 
@@ -287,6 +289,9 @@ struct Fold {
     bytes: usize,
     /// Nothing more fits, or it is given away: later commands wait for the next flush.
     closed: bool,
+    /// A command that this site has taken waits for another site, and so do those behind it. Those that other sites have sent do not:
+    /// two sites that wait for each other would wait for ever.
+    waits: bool,
     moves_to: Option<SiteName>,
 }
 
@@ -342,16 +347,21 @@ impl<C: CopyRead> Planner<'_, C> {
             (Err(reason), _) => return self.take_unreadable(command, &reason),
         };
         let decided = Step::Decided(message.command_id.clone());
-        let repeated = match self.repeated(incoming, message)? {
-            Repeat::Done => return Ok(decided),
-            Repeat::Of(verdict) => Some(verdict),
-            Repeat::No => None,
-        };
+        let repeated = self.repeated(incoming, message)?;
+        if matches!(repeated, Repeat::Done) {
+            return Ok(decided);
+        }
         let index = match self.fold_of.get(&message.id) {
             Some(index) => *index,
             None => self.open_fold(&message.id)?,
         };
-        if self.folds[index].closed {
+        let of_site = !matches!(incoming.source, Source::Forwarded(..));
+        let repeated = match repeated {
+            Repeat::Wait => return Ok(self.wait(index, of_site)),
+            Repeat::Of(verdict) => Some(verdict),
+            Repeat::No | Repeat::Done => None,
+        };
+        if self.folds[index].closed || of_site && self.folds[index].waits {
             return Ok(Step::Deferred);
         }
         let verdict = match (repeated, unfit) {
@@ -386,16 +396,24 @@ impl<C: CopyRead> Planner<'_, C> {
                     }
                     return Ok(decided);
                 }
-                Way::Wait => {
-                    self.waits_for_sites = true;
-                    self.folds[index].closed = true;
-                    return Ok(Step::Deferred);
-                }
+                Way::Wait => return Ok(self.wait(index, of_site)),
             },
         };
         let fits = self.fold(index, incoming, message, verdict);
         self.tried |= fits && self.is_tried(command, message);
         Ok(if fits { decided } else { Step::Deferred })
+    }
+
+    /// A command waits for another site, and so do those of its record behind it.
+    fn wait(&mut self, index: usize, of_site: bool) -> Step {
+        self.waits_for_sites = true;
+        let fold = &mut self.folds[index];
+        if of_site {
+            fold.waits = true;
+        } else {
+            fold.closed = true;
+        }
+        Step::Deferred
     }
 
     /// The verdict; nothing where an attempt must be logged first.
@@ -427,13 +445,17 @@ impl<C: CopyRead> Planner<'_, C> {
         let here = self.fold_of.get(&message.id).and_then(|index| self.folds[*index].entry_of(&message.command_id));
         let known = match (here, &incoming.source) {
             (Some(change), _) => Some((change, true)),
-            (None, Source::Log) => {
-                let known = self.view.change(Some(&message.id), &message.command_id, command)?;
-                known.map(|known| (known.change, known.logged_here))
-            }
-            // The times of another site's log say nothing here: what is known counts.
-            (None, _) => {
-                let known = self.view.newest(Some(&message.id), &message.command_id)?;
+            (None, source) => {
+                let known = match source {
+                    Source::Log => self.view.change(Some(&message.id), &message.command_id, command)?,
+                    // The times of another site's log say nothing here: what is known counts.
+                    _ => self.view.newest(Some(&message.id), &message.command_id)?,
+                };
+                // What nobody but a copy has would be undone where that site is lost.
+                let elsewhere = known.as_ref().and_then(|known| known.elsewhere.as_ref());
+                if elsewhere.is_some_and(|(origin, sequence)| !self.is_mirrored(origin, *sequence)) {
+                    return Ok(Repeat::Wait);
+                }
                 known.map(|known| (known.change, known.logged_here))
             }
         };
@@ -516,14 +538,20 @@ impl<C: CopyRead> Planner<'_, C> {
         Ok(Way::Forward { to: owner, epoch })
     }
 
-    /// Whether the copy has read all that was decided about a record where it was owned before.
+    /// Whether the copy has read all that was decided about a record where it was owned before, and this site has it in a stream of
+    /// its own: a release that nobody but a copy has would be undone where its site is lost.
     fn has_read_all(&self, moved: &BTreeMap<SiteName, StreamSequence>) -> Result<bool, C::Error> {
         for (origin, sequence) in moved {
-            if self.view.copy.applied(origin)? < *sequence {
+            if !self.is_mirrored(origin, *sequence) || self.view.copy.applied(origin)? < *sequence {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// Whether this site has a message of another site's log in a stream of its own.
+    fn is_mirrored(&self, origin: &SiteName, sequence: StreamSequence) -> bool {
+        self.place.mirrored.get(origin).is_none_or(|mirrored| *mirrored >= sequence)
     }
 
     /// Sends a command on its way to the owner of its record. Gives the verdict where that cannot be; closes the fold where the
@@ -598,6 +626,7 @@ impl<C: CopyRead> Planner<'_, C> {
             },
             emits: Vec::new(),
             forwarded: None,
+            repeats: false,
         };
         self.emissions.push(Emission::DeadLetter(dead_letter(self.context, command, &change)));
         self.unreadable.push(change);
@@ -628,6 +657,7 @@ impl<C: CopyRead> Planner<'_, C> {
             forwards: Vec::new(),
             bytes: 0,
             moves_to: None,
+            waits: false,
             // The history limit would soon discard updates whose outcomes a slow reader has not seen.
             closed: base.uncarried + 2 >= usize::try_from(self.context.retention.history).unwrap_or(usize::MAX),
             base,
@@ -647,8 +677,11 @@ impl<C: CopyRead> Planner<'_, C> {
             None => (id.as_str(), definition.home.home(id)),
         };
         let Some(home) = home else { return Ok(None) };
-        Ok(Some(match self.view.home_right(*group, &home, text)? {
-            Some(right) => Home { owner: right.owner, epoch: right.epoch, moved: right.moved },
+        if let Some(right) = self.view.home_right(*group, &home, text)? {
+            return Ok(Some(Home { owner: right.owner, epoch: right.epoch, moved: right.moved }));
+        }
+        Ok(Some(match self.view.copy.takeovers()?.see(&home, Epoch::default()) {
+            Some(taken) => Home { owner: taken.owner, epoch: taken.epoch, moved: taken.cuts },
             None => Home { owner: home, epoch: Epoch::default(), moved: BTreeMap::new() },
         }))
     }
@@ -717,6 +750,7 @@ impl<C: CopyRead> Planner<'_, C> {
             Source::Returned(place, _) => {
                 self.routes.settle(&message.id, place);
                 self.routing.settled.push(place.clone());
+                self.routing.asking.extend(change.asks_for_something().then(|| place.clone()));
             }
         }
         let fold = &mut self.folds[index];
@@ -864,6 +898,8 @@ fn dead_letter(context: &FlushContext, command: &LoggedCommand, change: &Change)
 
 enum Repeat {
     No,
+    /// What another site has decided is not in a stream of this site yet.
+    Wait,
     /// Nothing is left to do.
     Done,
     /// It must be answered once more in the log.

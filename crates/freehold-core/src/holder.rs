@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::command::LoggedCommand;
 use crate::copy::{CopyRead, GroupState, Lane};
-use crate::envelope::{Attempt, Claim, DecidedCommand, Position};
+use crate::envelope::{Attempt, Claim, DecidedCommand, Forward, Position};
 use crate::flush::{
     Care, Emission, Flush, FlushContext, FlushMessage, FlushPlace, MAX_FLUSH_COMMANDS, Wanted, decide_flush,
     emissions_of, say_again,
@@ -25,8 +25,9 @@ use crate::flush::{
 use crate::hash::GroupDigest;
 use crate::name::{InstanceName, Nonce, SiteName};
 use crate::number::{CommandLogIncarnation, ForwardNumber, LogTime, MembersRevision, StreamSequence};
+use crate::outcome::ForwardPlace;
 use crate::overlay::{Overlay, Routing, View};
-use crate::routes::{Incoming, Routes, Source};
+use crate::routes::{Incoming, Routes, Source, Unsent};
 use crate::subject::RecordsTopic;
 
 pub use self::exchange::{CommandLogCheck, Effect, EmitFailure, Event, PublishFailure, ReleaseReason};
@@ -60,6 +61,8 @@ pub struct Holder {
     stopping: bool,
     /// Sites that do not answer.
     unreachable: BTreeSet<SiteName>,
+    /// How far this site has the logs of others in streams of its own.
+    mirrored: BTreeMap<SiteName, StreamSequence>,
     held: Held,
 }
 
@@ -116,8 +119,12 @@ struct Held {
     say_again: bool,
     /// What earlier holders have decided for other sites asks for something that they may not have sent.
     unsent: bool,
+    /// The first of each site that asks for something, where the copy has not read what was sent.
+    unread: BTreeMap<SiteName, ForwardNumber>,
     ways: Ways,
     logged_ways: Ways,
+    /// That came back and were decided, all that they ask for was sent, and no position says so.
+    settled: Vec<ForwardPlace>,
 }
 
 /// How far commands between sites are dealt with: stored and emitted.
@@ -177,6 +184,8 @@ enum NextTry {
 struct UnderWay {
     through: Option<DecidedCommand>,
     ways: Ways,
+    /// That came back, whose outcomes ask for something.
+    asking: Vec<ForwardPlace>,
     position: Option<(Option<DecidedCommand>, Ways)>,
     emissions: Vec<Emission>,
     /// It logs an attempt.
@@ -194,8 +203,15 @@ struct UnderWay {
 impl Holder {
     /// A holder of nothing.
     pub fn new(options: HolderOptions) -> Self {
-        let unreachable = BTreeSet::new();
-        Self { options, state: State::Idle, assigned: None, stopping: false, unreachable, held: Held::default() }
+        Self {
+            options,
+            state: State::Idle,
+            assigned: None,
+            stopping: false,
+            unreachable: BTreeSet::new(),
+            mirrored: BTreeMap::new(),
+            held: Held::default(),
+        }
     }
 
     /// The copy must apply this for the holder to go on; tell it with [`Event::CopyAdvanced`].
@@ -210,8 +226,9 @@ impl Holder {
 
     /// Whether [`Event::PositionDue`] would have something to log.
     pub fn position_moved(&self) -> bool {
-        let Held { done, logged_position, ways, logged_ways, .. } = &self.held;
-        matches!(self.state, State::Holding(_)) && (done != logged_position || ways != logged_ways)
+        let Held { done, logged_position, ways, logged_ways, settled, .. } = &self.held;
+        let moved = done != logged_position || ways != logged_ways || !settled.is_empty();
+        matches!(self.state, State::Holding(_)) && moved
     }
 
     /// Whether a command waits for another site's log: [`Event::RoutesChanged`] then has it looked at again.
@@ -228,6 +245,12 @@ impl Holder {
     /// Says which sites do not answer. A command may ask to be refused then.
     pub fn set_unreachable(&mut self, sites: BTreeSet<SiteName>) {
         self.unreachable = sites;
+    }
+
+    /// Says how far this site has the logs of others in streams of its own, for those that may have been read further. No record
+    /// that another site gives away is decided about before its release is there.
+    pub fn set_mirrored(&mut self, mirrored: BTreeMap<SiteName, StreamSequence>) {
+        self.mirrored = mirrored;
     }
 
     /// The newest position that commands are still kept behind. Once it has been that for the audit window,
@@ -295,6 +318,7 @@ impl Holder {
             Event::RoutesChanged => {
                 self.held.routes = None;
                 self.held.waits_for_sites = false;
+                self.held.unsent |= !self.held.unread.is_empty();
                 self.advance(copy)
             }
             Event::SayAgain => {
@@ -394,9 +418,10 @@ impl Holder {
                 // The position is void: a new life of the command log begins, in which ids alone decide.
                 let decided_until_ms = group.position.map(|decided| decided.time_ms).unwrap_or_default();
                 let decided_until_ms = decided_until_ms.max(group.decided_until);
-                let (sent, received) = (group.sent, group.received);
-                let position =
-                    Position { log: group.log.next(), decided: None, decided_until_ms, sent, received, digest: None };
+                let (sent, received) = (group.sent, group.emitted);
+                let log = group.log.next();
+                let (settled, digest) = (Vec::new(), None);
+                let position = Position { log, decided: None, decided_until_ms, sent, received, settled, digest };
                 self.state = State::Voiding(claim);
                 let message = self.message(RecordsTopic::Position, &position);
                 Ok(vec![Effect::Publish { claim, messages: vec![message], whole: false }])
@@ -427,7 +452,7 @@ impl Holder {
             logged_position: group.position.clone(),
             audit: group.position.clone().into_iter().collect(),
             decided_until: group.decided_until,
-            unsent: !group.received.is_empty(),
+            unsent: !group.received.is_empty() || !group.sent.is_empty(),
             ways: Ways { sent: group.sent.clone(), received: BTreeMap::new() },
             logged_ways: Ways { sent: group.sent.clone(), received: BTreeMap::new() },
             ..Held::default()
@@ -532,12 +557,14 @@ impl Holder {
                 .outcomes_complete_from(&self.options.flush.site)?
                 .max(LogTime(self.held.decided_until.0 + 1)),
             unreachable: &self.unreachable,
+            mirrored: &self.mirrored,
             care,
         };
         let view = self.view(copy);
         let flush = decide_flush(&self.options.flush, place, &view, &mut routes, commands)?;
         under_way.whole = flush.is_whole();
         under_way.ways = Ways::of(&flush.effects.routing);
+        under_way.asking.clone_from(&flush.effects.routing.asking);
         self.held.waits_for_sites = flush.waits_for_sites;
         let Flush { messages, result_messages, effects, emissions, through, ahead, deferred, wants, tried, .. } = flush;
         // Where the one that was tried could not go yet, another may be first by now.
@@ -590,20 +617,28 @@ impl Holder {
         if !std::mem::take(&mut self.held.unsent) {
             return Ok(None);
         }
-        let mut emissions = Vec::new();
-        for incoming in Routes::unsent(&self.options.flush, copy)? {
-            let Ok(message) = &incoming.command.message else { continue };
-            if let Some(known) = self.view(copy).newest(Some(&message.id), &message.command_id)? {
-                emissions.extend(emissions_of(&self.options.flush, &incoming.command, &known.change));
+        let (mut emissions, mut asking) = (Vec::new(), Vec::new());
+        let Unsent { forwards, unread } = Routes::unsent(&self.options.flush, copy)?;
+        self.held.unread = unread;
+        for forward in forwards {
+            let known = self.view(copy).newest(Some(&forward.command.id), &forward.command.command_id)?;
+            asking.extend((forward.place.from == self.options.flush.site).then(|| forward.place.clone()));
+            if let Some(known) = known {
+                let Forward { command, sequence, time_ms: time, .. } = forward;
+                let command = LoggedCommand { sequence, time, message: Ok(command) };
+                emissions.extend(emissions_of(&self.options.flush, &command, &known.change));
             }
         }
         let ways = Ways { sent: BTreeMap::new(), received: self.group_state(copy)?.received };
         if emissions.is_empty() {
             self.held.ways.advance(&ways);
-            self.held.logged_ways.advance(&ways);
+            if self.held.unread.is_empty() {
+                self.held.logged_ways.advance(&ways);
+            }
+            self.held.settled.extend(asking);
             return Ok(None);
         }
-        self.held.under_way = Some(UnderWay { ways, emitting: true, ..UnderWay::default() });
+        self.held.under_way = Some(UnderWay { ways, asking, emitting: true, ..UnderWay::default() });
         Ok(Some(vec![Effect::Emit(emissions)]))
     }
 
@@ -714,6 +749,7 @@ impl Holder {
             self.held.done = Some(through);
         }
         self.held.ways.advance(&std::mem::take(&mut under_way.ways));
+        self.held.settled.append(&mut under_way.asking);
         self.held.under_way = None;
         if let Some(failure) = self.held.not_emitted.take() {
             return Ok(self.release(ReleaseReason::Emit(failure)));
@@ -812,11 +848,18 @@ impl Holder {
         copy.digest(site, &definition.name, *group)
     }
 
-    fn position_message(&self, digest: Option<GroupDigest>) -> FlushMessage {
+    fn position_message(&mut self, digest: Option<GroupDigest>) -> FlushMessage {
+        // Where it is not stored the claim ends, and what is found by the copy is sent once more.
+        let settled = std::mem::take(&mut self.held.settled);
         let Held { command_log: log, done, decided_until: decided_until_ms, ways, .. } = &self.held;
-        let Ways { sent, received } = ways.clone();
-        let decided_until_ms = *decided_until_ms;
-        let position = Position { log: *log, decided: done.clone(), decided_until_ms, sent, received, digest };
+        let Ways { sent, mut received } = ways.clone();
+        for (site, first) in &self.held.unread {
+            if let Some(received) = received.get_mut(site) {
+                *received = ForwardNumber(first.0 - 1).min(*received);
+            }
+        }
+        let (log, decided_until_ms) = (*log, *decided_until_ms);
+        let position = Position { log, decided: done.clone(), decided_until_ms, sent, received, settled, digest };
         self.message(RecordsTopic::Position, &position)
     }
 

@@ -24,12 +24,14 @@ mod overlay;
 mod rehome;
 mod routes;
 pub mod subject;
+mod takeover;
 
 pub use assignment::{Member, MemberList, NameTaken};
 pub use command::{CommandMessage, LoggedCommand, OwnerDown, OwnerDownError};
 pub use copy::{
     Anomaly, Applied, CopyRead, CopyWrite, ForwardState, GroupState, Lane, LastUpdate, LogMessage, RecordPlace,
-    RecordState, Retention, StoredOutcome, Uncarried, apply, home_right_owner, may_expire, read_body,
+    RecordState, Retention, StoredOutcome, TakeoverEffect, TakeoverMessage, Uncarried, apply, apply_takeover,
+    home_right_owner, learn_takeover, may_expire, read_body,
 };
 pub use decision::{
     Command, Decider, Decision, DecisionContext, Never, Record, RecordChange, Rejection, TypedCommand, Verdict,
@@ -55,9 +57,11 @@ pub use kind::{GroupHash, HomeRule, Kind, KindDefinition, KindSettings};
 pub use name::{CommandName, InstanceName, KindName, MAX_NAME_BYTES, NameError, Nonce, SiteName};
 pub use number::{
     CommandLogIncarnation, Epoch, ForwardNumber, Incarnation, LogTime, MembersRevision, RecordVersion, StreamSequence,
+    Term,
 };
 pub use outcome::{
     Change, EmittedCommand, ErrorCode, ForwardPlace, MAX_REFUSAL_MESSAGE_BYTES, Outcome, Refusal, Status,
 };
 pub use rehome::{REHOME_COMMAND, Rehome, RehomeCommand, Rehomed};
 pub use routes::MAX_FORWARDS_UNDER_WAY;
+pub use takeover::{Ballot, Life, Seal, Stranded, Taken, Takeover, Takeovers};

@@ -45,6 +45,10 @@ number_type!(
     Epoch
 );
 number_type!(
+    /// Counts takeovers: each has a higher one than all that its taker had heard of.
+    Term
+);
+number_type!(
     /// Counts the lives of a group's command log: a log that was rewound goes on under the next number.
     CommandLogIncarnation
 );
@@ -52,6 +56,22 @@ number_type!(
     /// The revision of the member list in its key-value bucket.
     MembersRevision
 );
+
+impl Epoch {
+    /// Bits that count moves; those above them count takeovers.
+    const MOVE_BITS: u32 = 32;
+
+    /// The takeover that the epoch follows.
+    pub fn term(self) -> Term {
+        Term(self.0 >> Self::MOVE_BITS)
+    }
+
+    /// The same epoch behind a takeover.
+    #[must_use]
+    pub fn taken_over(self, term: Term) -> Self {
+        Self(term.0 << Self::MOVE_BITS | self.0 & ((1 << Self::MOVE_BITS) - 1))
+    }
+}
 
 /// A time that a stream gave to a message, in milliseconds since 1970 (UTC). Never the clock of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]

@@ -196,6 +196,9 @@ pub struct Change {
     /// or by this site to another, from which it came back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarded: Option<ForwardPlace>,
+    /// It repeats the outcome of another message with the same command id, and does not take its place: what is asked for is there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repeats: bool,
 }
 
 impl Change {

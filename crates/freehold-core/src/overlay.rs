@@ -35,6 +35,8 @@ pub(crate) struct Routing {
     pub(crate) received: Vec<ForwardPlace>,
     /// That had come back: decided or sent elsewhere.
     pub(crate) settled: Vec<ForwardPlace>,
+    /// Those of them whose outcomes ask for something.
+    pub(crate) asking: Vec<ForwardPlace>,
 }
 
 impl Routing {
@@ -162,7 +164,10 @@ pub(crate) struct View<'a, C> {
 
 /// A record as the next flush finds it.
 pub(crate) struct ViewedRecord {
+    /// Its owner is seen through the takeovers.
     pub(crate) state: Option<RecordState>,
+    /// A takeover has changed its owner, and no update says so yet.
+    pub(crate) is_taken: bool,
     /// Updates whose outcomes nothing carries yet and that a result message can repeat now, oldest first.
     pub(crate) carriable: Vec<StreamSequence>,
     /// All updates whose outcomes nothing carries yet, those that the copy has not applied included.
@@ -180,8 +185,12 @@ impl<C: CopyRead> View<'_, C> {
             .collect();
         let published = self.overlay.record(id);
         let uncarried = carriable.len() + published.map_or(0, |record| record.updates);
-        let state = published.map(|record| record.state.clone()).or(applied);
-        Ok(ViewedRecord { state, carriable, uncarried })
+        let mut state = published.map(|record| record.state.clone()).or(applied);
+        let is_taken = match state.as_mut() {
+            Some(state) => self.copy.takeovers()?.see_record(state),
+            None => false,
+        };
+        Ok(ViewedRecord { state, is_taken, carriable, uncarried })
     }
 
     /// The right to create an id of a home site, if it has ever moved: that with the longest prefix counts.
@@ -224,12 +233,12 @@ impl<C: CopyRead> View<'_, C> {
     pub(crate) fn newest(&self, id: Option<&RecordId>, command_id: &CommandId) -> Result<Option<Known>, C::Error> {
         let key = (id.cloned(), command_id.clone());
         if let Some(change) = self.overlay.changes.get(&key) {
-            return Ok(Some(Known { change: change.clone(), logged_here: true, time: None }));
+            return Ok(Some(Known { change: change.clone(), logged_here: true, elsewhere: None, time: None }));
         }
-        let known = |StoredOutcome { change, origin, time, .. }| Known {
-            change,
-            logged_here: origin == *self.site,
-            time: Some(time),
+        let known = |StoredOutcome { change, origin, time, sequence }| {
+            let logged_here = origin == *self.site;
+            let elsewhere = (!logged_here).then_some((origin, sequence));
+            Known { change, logged_here, elsewhere, time: Some(time) }
         };
         Ok(self.copy.outcome(self.kind, id, command_id)?.map(known))
     }
@@ -240,6 +249,8 @@ pub(crate) struct Known {
     pub(crate) change: Change,
     /// Whether it is in this site's log.
     pub(crate) logged_here: bool,
+    /// The other site's log that it is in, and its place there.
+    pub(crate) elsewhere: Option<(SiteName, StreamSequence)>,
     /// When the log took it; nothing where the copy has not applied it yet.
     time: Option<LogTime>,
 }

@@ -15,6 +15,7 @@ use crate::name::SiteName;
 use crate::number::{CommandLogIncarnation, Epoch, ForwardNumber};
 use crate::outcome::ForwardPlace;
 use crate::overlay::Overlay;
+use crate::takeover::Takeovers;
 
 /// The most commands of a group that may be on their way to one site; further ones are refused (`busy`).
 pub const MAX_FORWARDS_UNDER_WAY: usize = 1_024;
@@ -52,6 +53,14 @@ struct Route {
     returned: usize,
 }
 
+/// What was decided between sites and may not have been followed up.
+#[derive(Debug, Default)]
+pub(crate) struct Unsent {
+    pub(crate) forwards: Vec<Forward>,
+    /// The first of each site whose log the copy has not read so far.
+    pub(crate) unread: BTreeMap<SiteName, ForwardNumber>,
+}
+
 /// The ways of a group's commands.
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
@@ -72,14 +81,17 @@ impl Routes {
         let mut routes = Self::default();
         let (site, kind, group) = (&context.site, &context.definition.name, context.group);
         let own = copy.group(site, kind, group)?;
+        let takeovers = copy.takeovers()?;
         for other in context.sites.iter().filter(|other| *other != site) {
-            routes.sent.insert(other.clone(), own.sent_to(other));
+            // What the other has had from this site beyond a cut, this site's log does not have any more.
+            let had = copy.group(other, kind, group)?.received_from(site);
+            routes.sent.insert(other.clone(), own.sent_to(other).max(had));
             if own.sent_to(other).0 > 0 {
                 let lane = Lane { kind, group, from: site, to: other };
                 for (number, state) in copy.forwards(&lane, ForwardNumber(0), usize::MAX)? {
                     let settled = overlay.routing().flat_map(|it| &it.settled).any(|it| is_at(it, &lane, number));
                     if !settled {
-                        routes.take_up(state);
+                        routes.take_up(state, &takeovers);
                     }
                 }
             }
@@ -98,25 +110,33 @@ impl Routes {
         Ok(routes)
     }
 
-    /// What other sites have sent and is decided, where what it asks for may not have been sent.
-    pub(crate) fn unsent<C: CopyRead>(context: &FlushContext, copy: &C) -> Result<Vec<Incoming>, C::Error> {
+    /// What other sites have sent, or what came back from them, and is decided here, where what it asks for may not have been sent.
+    pub(crate) fn unsent<C: CopyRead>(context: &FlushContext, copy: &C) -> Result<Unsent, C::Error> {
         let (site, kind, group) = (&context.site, &context.definition.name, context.group);
-        let mut unsent = Vec::new();
+        let mut unsent = Unsent::default();
         for other in context.sites.iter().filter(|other| *other != site) {
-            let lane = Lane { kind, group, from: other, to: site };
-            for (_, state) in copy.forwards(&lane, ForwardNumber(0), usize::MAX)? {
-                unsent.extend(state.forward.filter(|_| state.decided).map(received));
+            for (from, to) in [(other, site), (site, other)] {
+                let lane = Lane { kind, group, from, to };
+                let decided = copy.forwards(&lane, ForwardNumber(0), usize::MAX)?.into_iter();
+                let here = |(_, state): &(_, ForwardState)| state.decided && state.returned == (from == site);
+                for (number, state) in decided.filter(here) {
+                    match state.forward {
+                        Some(forward) => unsent.forwards.push(forward),
+                        None => _ = unsent.unread.entry(from.clone()).or_insert(number),
+                    }
+                }
             }
         }
         Ok(unsent)
     }
 
-    fn take_up(&mut self, state: ForwardState) {
+    fn take_up(&mut self, state: ForwardState, takeovers: &Takeovers) {
         // A return that was read ahead of the forward it belongs to cannot be of this site's own log.
         let Some(forward) = state.forward.filter(|_| !state.decided) else { return };
         let route = self.records.entry(forward.command.id.clone()).or_default();
         *self.under_way.entry(forward.place.to.clone()).or_default() += 1;
-        if state.returned {
+        // A site that was lost decides nothing any more: what it was sent comes back without a word.
+        if state.returned || takeovers.is_lost(&forward.place.to, forward.epoch) {
             route.returned += 1;
             let source = Source::Returned(forward.place.clone(), forward.epoch);
             self.returned.push_back(incoming(source, forward));

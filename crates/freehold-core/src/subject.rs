@@ -153,6 +153,67 @@ impl fmt::Display for ConfirmationSubject {
     }
 }
 
+/// The subject of takeovers of a site in its taker's records log.
+pub fn takeover(taker: &SiteName, lost: &SiteName) -> String {
+    format!("fh.{taker}.ctl.fact.{lost}")
+}
+
+/// The subject on which a member says for whom it has sealed a site's log.
+pub fn seal(member: &SiteName, lost: &SiteName) -> String {
+    format!("fh.{member}.ctl.seal.{lost}")
+}
+
+/// The subject on which a site begins a new life of its records log.
+pub fn life(site: &SiteName) -> String {
+    format!("fh.{site}.ctl.life")
+}
+
+/// The filter of all takeovers in a site's records log.
+pub fn takeovers_filter(taker: &SiteName) -> String {
+    format!("fh.{taker}.ctl.fact.*")
+}
+
+/// The filter of all seals in a site's records log.
+pub fn seals_filter(member: &SiteName) -> String {
+    format!("fh.{member}.ctl.seal.*")
+}
+
+/// The subject that a sealed mirror takes; nobody publishes there. A stream has at least one.
+pub fn sealed_mirror(member: &SiteName, lost: &SiteName) -> String {
+    format!("fh.{member}.sealed.{lost}")
+}
+
+/// The stream of what a site had decided and taken when it was taken over, beyond the cut.
+pub fn stranded_stream(site: &SiteName) -> String {
+    format!("FH_STRANDED_{site}")
+}
+
+/// The subject of what was stranded of a kind.
+pub fn stranded(site: &SiteName, kind: &KindName) -> String {
+    format!("fh.{site}.stranded.{kind}")
+}
+
+/// What a control message that is no kind's is about: `fh.S.ctl.<what>.<other site>`.
+pub fn site_control(subject: &str) -> Option<(SiteControl, SiteName)> {
+    let (_, rest) = subject.strip_prefix("fh.")?.split_once(".ctl.")?;
+    let (what, other) = rest.split_once('.')?;
+    let what = match what {
+        "fact" => SiteControl::Takeover,
+        "seal" => SiteControl::Seal,
+        _ => return None,
+    };
+    Some((what, other.parse().ok()?))
+}
+
+/// The control messages about a site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SiteControl {
+    /// It was taken over.
+    Takeover,
+    /// Its log is sealed.
+    Seal,
+}
+
 /// The filters by which an applier reads what concerns a kind.
 pub fn records_filters(site: &SiteName, kind: &KindName) -> Vec<String> {
     vec![format!("fh.{site}.rec.{kind}.>"), format!("fh.{site}.res.{kind}.>"), format!("fh.{site}.ctl.*.{kind}.>")]

@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 
 use freehold_core::{
-    Attempt, BatchPlace, Carried, Change, Claim, CommandId, CommandLogIncarnation, CommandMessage, Confirmation,
-    DeadLetter, DecidedCommand, EmittedCommand, Epoch, ErrorCode, Forward, ForwardNumber, ForwardPlace, GroupCount,
-    GroupDigest, Hash, Incarnation, Json, KindSettings, LogTime, Member, MemberList, MembersRevision, Outcome,
-    OwnerDown, Position, RecordId, RecordVersion, Refusal, ResultMessage, Status, StreamSequence, Update,
+    Attempt, Ballot, BatchPlace, Carried, Change, Claim, CommandId, CommandLogIncarnation, CommandMessage,
+    Confirmation, DeadLetter, DecidedCommand, EmittedCommand, Epoch, ErrorCode, Forward, ForwardNumber, ForwardPlace,
+    GroupCount, GroupDigest, Hash, Incarnation, Json, KindSettings, Life, LogTime, Member, MemberList, MembersRevision,
+    Outcome, OwnerDown, Position, RecordId, RecordVersion, Refusal, ResultMessage, Seal, Status, Stranded,
+    StreamSequence, Takeover, Term, Update,
 };
 
 /// Checked against nats-server's own `partition()` by the end-to-end test `groups`.
@@ -44,6 +45,12 @@ where
     assert_eq!(serde_json::from_str::<T>(&later).unwrap(), *value);
 }
 
+/// What an entry is stands for the whole of it.
+fn check_stranded(entry: &Stranded, golden: &str) {
+    assert_eq!(serde_json::to_string(entry).unwrap(), golden.trim_end());
+    assert_eq!(serde_json::from_str::<Stranded>(golden).unwrap(), *entry);
+}
+
 fn json(text: &str) -> Json {
     Json::from_text(text.to_owned()).unwrap()
 }
@@ -73,6 +80,7 @@ fn change() -> Change {
         outcome: applied(2, "{}"),
         emits: Vec::new(),
         forwarded: None,
+        repeats: false,
     }
 }
 
@@ -149,6 +157,7 @@ fn an_update_that_deletes_stays_as_it_is() {
         outcome: not_applied(Status::Rejected, 4, refusal),
         emits: Vec::new(),
         forwarded: None,
+        repeats: false,
     };
     let emitted = EmittedCommand {
         kind: "gate".parse().unwrap(),
@@ -251,6 +260,7 @@ fn control_messages_stay_as_they_are() {
         decided_until_ms: LogTime::default(),
         sent: BTreeMap::new(),
         received: BTreeMap::new(),
+        settled: Vec::new(),
         digest: None,
     };
     check(&position, include_str!("golden/position.json"));
@@ -279,6 +289,34 @@ fn control_messages_stay_as_they_are() {
     check(&confirmation, r#"{"log":"1-01J","position":77}"#);
     let attempt = Attempt { log: CommandLogIncarnation(2), command: decided(), number: 3 };
     check(&attempt, include_str!("golden/attempt.json"));
+}
+
+/// What sites say of one that is lost.
+#[test]
+fn takeovers_stay_as_they_are() {
+    let ballot = Ballot { term: Term(3), taker: "jfk".parse().unwrap() };
+    check(&Seal { ballot: ballot.clone() }, r#"{"ballot":{"term":3,"taker":"jfk"}}"#);
+    let takeover = Takeover {
+        log: Incarnation::new(1, "01J"),
+        ballot: ballot.clone(),
+        lost: "ewr".parse().unwrap(),
+        lost_log: Incarnation::new(2, "01K"),
+        cut: StreamSequence(77),
+        sealed: BTreeMap::from([("jfk".parse().unwrap(), StreamSequence(77))]),
+        adopted: true,
+    };
+    check(&takeover, include_str!("golden/takeover.json"));
+    let life = Life::after(takeover, StreamSequence(9));
+    check(&life, include_str!("golden/life.json"));
+    let stranded = Stranded::Command {
+        ballot: ballot.clone(),
+        sequence: StreamSequence(5),
+        time_ms: LogTime(1_357_020_000_123),
+        command: Box::new(command()),
+    };
+    check_stranded(&stranded, include_str!("golden/stranded_command.json"));
+    let stranded = Stranded::Outcome { ballot, sequence: StreamSequence(6), change: Box::new(unreadable(17, 5)) };
+    check_stranded(&stranded, include_str!("golden/stranded_outcome.json"));
 }
 
 #[test]

@@ -16,6 +16,7 @@ use freehold_core::{
 
 use crate::connection::Connection;
 use crate::error::ApiError;
+use crate::records_log::{log_state, open_consumer};
 use crate::stall::StallWatch;
 
 /// A consumer without its holder is gone after this long.
@@ -160,6 +161,27 @@ impl CommandLog {
         Ok(purged.purged)
     }
 
+    /// The last message that the log has taken.
+    pub async fn last(&self) -> Result<StreamSequence, ApiError> {
+        Ok(log_state(&self.connection, &self.stream).await?.last)
+    }
+
+    /// Opens a reader of all commands that the log has.
+    pub async fn read_all(&self) -> Result<CommandReader, ApiError> {
+        let filter = vec![format!("fh.{}.cmd.>", self.site)];
+        let consumer = open_consumer(&self.connection, &self.stream, filter, StreamSequence(0)).await?;
+        let left = consumer.cached_info().num_pending;
+        let messages = consumer.messages().await.map_err(|error| ApiError::new(READING, error))?;
+        Ok(CommandReader { messages: Box::pin(messages), left })
+    }
+
+    /// Purges everything up to a sequence.
+    pub async fn purge_all(&self, last: StreamSequence) -> Result<(), ApiError> {
+        let failed = |error: Box<dyn std::error::Error + Send + Sync>| ApiError::new("purging the command log", error);
+        let stream = self.connection.jetstream.get_stream_no_info(&self.stream).await.map_err(|e| failed(e.into()))?;
+        stream.purge().sequence(last.0 + 1).await.map(|_| ()).map_err(|e| failed(e.into()))
+    }
+
     /// Opens the consumer of a claim. Its name carries the claim, and creating it twice fails: it has one member in its
     /// whole life.
     pub async fn consume(
@@ -191,6 +213,31 @@ impl CommandLog {
         let messages = consumer.clone().messages().await.map_err(|e| failed(e.into()))?;
         let messages = messages.ready_chunks(MAX_DELIVERED_AT_ONCE);
         Ok(CommandConsumer { consumer, messages, last_delivery: 0, stall: StallWatch::new(CONSUMER_PATIENCE) })
+    }
+}
+
+/// Reads the command log from its beginning to where it ended when the reader was opened.
+pub struct CommandReader {
+    messages: std::pin::Pin<Box<push::Messages>>,
+    left: u64,
+}
+
+const READING: &str = "reading the command log";
+
+impl CommandReader {
+    /// The next command and its kind; nothing at the end.
+    pub async fn next(&mut self) -> Result<Option<(KindName, LoggedCommand)>, ApiError> {
+        while self.left > 0 {
+            let Some(message) = self.messages.next().await else { break };
+            let message = message.map_err(|error| ApiError::new(READING, error))?;
+            let info = message.info().map_err(|error| ApiError::new(READING, error))?;
+            self.left = info.pending;
+            let (sequence, time) = (StreamSequence(info.stream_sequence), LogTime(milliseconds(info.published)));
+            if let Some(kind) = message.subject.split('.').nth(3).and_then(|kind| kind.parse().ok()) {
+                return Ok(Some((kind, LoggedCommand::read(sequence, time, &message.payload))));
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -12,10 +12,14 @@ mod members;
 mod micro;
 mod provision;
 mod records_log;
+mod sites_log;
 mod stall;
+mod stranded_log;
 
 pub use client::{Answer, Client, SendOptions};
-pub use command_log::{AppendError, Appended, CommandConsumer, CommandConsumerError, CommandLog, CommandLogRoom};
+pub use command_log::{
+    AppendError, Appended, CommandConsumer, CommandConsumerError, CommandLog, CommandLogRoom, CommandReader,
+};
 pub use confirmations_log::ConfirmationsLog;
 pub use connection::{ConnectError, ConnectOptions, Connection, FencedConnection, MINIMUM_SERVER_VERSION, Probe};
 pub use error::ApiError;
@@ -23,3 +27,5 @@ pub use members::{Members, MembersEntry};
 pub use micro::{EndpointInfo, Micro, MicroOptions, Reply, ReplyHeaders, Request};
 pub use provision::{Plan, PlanStep, ProvisionError, ProvisionOptions, RecordsLogFacts, plan, read_records_log_facts};
 pub use records_log::{ReadMessages, RecordsLog, RecordsLogState, RecordsReader, RecordsReaderError};
+pub use sites_log::{MirrorState, SitesLog};
+pub use stranded_log::StrandedLog;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use async_nats::jetstream::context::GetStreamErrorKind;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, External, RetentionPolicy, Source, StorageType};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use async_nats::jetstream::{self, ErrorCode};
 
 use freehold_core::subject;
@@ -16,6 +16,7 @@ use freehold_core::{Incarnation, KindName, KindSettings, Retention, SiteName};
 
 use crate::connection::Connection;
 use crate::error::ApiError;
+use crate::sites_log::{SEALED_KEY, mirror_of};
 
 const INCARNATION_KEY: &str = "freehold-incarnation";
 const RETENTION_KEY: &str = "freehold-outcomes-ms";
@@ -267,14 +268,16 @@ fn wanted_streams(options: &ProvisionOptions) -> Vec<Config> {
         name: subject::records_stream(other),
         max_messages_per_subject: history,
         allow_message_ttl: true,
-        mirror: Some(Source {
-            name: subject::records_stream(other),
-            external: Some(External { api_prefix: format!("$JS.{other}.API"), delivery_prefix: None }),
-            ..Source::default()
-        }),
+        mirror: Some(mirror_of(other)),
         ..base.clone()
     });
-    [records, commands, dead_letters].into_iter().chain(mirrors).collect()
+    let stranded = Config {
+        name: subject::stranded_stream(site),
+        subjects: vec![format!("fh.{site}.stranded.>")],
+        duplicate_window: options.duplicate_window,
+        ..base.clone()
+    };
+    [records, commands, dead_letters, stranded].into_iter().chain(mirrors).collect()
 }
 
 fn records_metadata(options: &ProvisionOptions) -> HashMap<String, String> {
@@ -332,7 +335,9 @@ fn compare(options: &ProvisionOptions, found: &Config, wanted: Config) -> Result
             });
         }
     }
-    if found.mirror.is_some() != wanted.mirror.is_some() {
+    // A mirror that was sealed stays as it is until its origin has come back.
+    let is_sealed = found.metadata.contains_key(SEALED_KEY);
+    if found.mirror.is_some() != wanted.mirror.is_some() && !is_sealed {
         return Err(ProvisionError::ForeignStream(found.name.clone()));
     }
     let has_history = wanted.max_messages_per_subject > 0;

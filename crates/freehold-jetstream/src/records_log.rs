@@ -11,15 +11,16 @@ use futures::StreamExt;
 use futures::future::join_all;
 use tokio::sync::Semaphore;
 
-use freehold_core::subject::{self, ConfirmationSubject, RecordsSubject, RecordsTopic};
+use freehold_core::subject::{self, ConfirmationSubject, RecordsSubject, RecordsTopic, SiteControl};
 use freehold_core::{
     Claim, Confirmation, FlushMessage, GroupNumber, KindName, LogMessage, LogTime, PublishFailure, SiteName,
-    StreamSequence,
+    StreamSequence, TakeoverMessage,
 };
 
 use crate::command_log::milliseconds;
 use crate::connection::{Connection, FencedConnection};
 use crate::error::ApiError;
+use crate::sites_log::read_takeover;
 use crate::stall::StallWatch;
 
 /// Atomic batches that one instance has open at a time. The server takes 50 a stream and refuses more.
@@ -33,8 +34,8 @@ const READER_PATIENCE: Duration = Duration::from_secs(2);
 /// The server says that it is there at least this often.
 const READER_HEARTBEAT: Duration = Duration::from_secs(1);
 
-const EXPECTED_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
-const EXPECTED_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
+pub(crate) const EXPECTED_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
+pub(crate) const EXPECTED_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 const BATCH_ID: &str = "Nats-Batch-Id";
 const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
 const BATCH_COMMIT: &str = "Nats-Batch-Commit";
@@ -171,6 +172,10 @@ pub struct ReadMessages {
     pub messages: Vec<LogMessage>,
     /// What the origin says of the logs of others, in the order of the log.
     pub confirmations: Vec<(ConfirmationSubject, Confirmation)>,
+    /// Takeovers that the origin has logged, in the order of the log.
+    pub takeovers: Vec<TakeoverMessage>,
+    /// Sites whose logs the origin has sealed.
+    pub seals: Vec<SiteName>,
 }
 
 /// Why a reader is of no use any more.
@@ -228,7 +233,8 @@ impl RecordsReader {
         {
             return Err(RecordsReaderError::Rewound { applied: sequence });
         }
-        let filters = kinds.iter().flat_map(|kind| subject::records_filters(origin, kind)).collect();
+        let of_kinds = kinds.iter().flat_map(|kind| subject::records_filters(origin, kind));
+        let filters = of_kinds.chain([subject::takeovers_filter(origin), subject::seals_filter(origin)]).collect();
         let consumer = open_consumer(connection, &stream, filters, behind).await?;
         let pending = consumer.cached_info().num_pending;
         let messages = consumer.clone().messages().await.map_err(|error| gone(error.into()))?;
@@ -291,20 +297,24 @@ impl RecordsReader {
             }
             match log_message {
                 Some(log_message) => read.messages.push(log_message),
-                None => read.confirmations.extend(read_confirmation(&message)),
+                None => match subject::site_control(&message.subject) {
+                    Some((SiteControl::Takeover, _)) => read.takeovers.extend(read_takeover(&message)),
+                    Some((SiteControl::Seal, lost)) => read.seals.push(lost),
+                    None => read.confirmations.extend(read_confirmation(&message)),
+                },
             }
         }
         Ok(read)
     }
 }
 
-struct Delivery {
+pub(crate) struct Delivery {
     consumer: u64,
     stream: StreamSequence,
     pending: u64,
 }
 
-fn read_message(
+pub(crate) fn read_message(
     message: &async_nats::jetstream::Message,
 ) -> Result<(Delivery, Option<LogMessage>), Box<dyn std::error::Error + Send + Sync>> {
     let info = message.info()?;
@@ -323,7 +333,7 @@ fn read_confirmation(message: &async_nats::jetstream::Message) -> Option<(Confir
     Some((ConfirmationSubject::parse(&message.subject)?, serde_json::from_slice(&message.payload).ok()?))
 }
 
-async fn open_consumer(
+pub(crate) async fn open_consumer(
     connection: &Connection,
     stream: &str,
     filter_subjects: Vec<String>,
@@ -346,7 +356,7 @@ async fn open_consumer(
     created.map_err(|error| ApiError::new(format!("opening a reader of {stream}"), error))
 }
 
-async fn log_state(connection: &Connection, stream: &str) -> Result<RecordsLogState, ApiError> {
+pub(crate) async fn log_state(connection: &Connection, stream: &str) -> Result<RecordsLogState, ApiError> {
     let failed = |error: Box<dyn std::error::Error + Send + Sync>| ApiError::new(format!("asking for {stream}"), error);
     let mut stream = connection.jetstream.get_stream(stream).await.map_err(|error| failed(error.into()))?;
     let state = stream.info().await.map_err(|error| failed(error.into()))?.state.clone();

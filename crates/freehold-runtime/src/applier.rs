@@ -9,10 +9,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use freehold_core::{KindName, SiteName, StreamSequence};
-use freehold_jetstream::{Connection, RecordsReader, RecordsReaderError};
+use freehold_jetstream::{Connection, ReadMessages, RecordsReader, RecordsReaderError, SitesLog};
 
 use crate::copy::Copy;
 use crate::group_worker::describe;
+use crate::losses::Loss;
 use crate::origin_watch::{Sighting, Source, SourceChoice};
 use crate::store_thread::StoreJob;
 
@@ -20,6 +21,9 @@ use crate::store_thread::StoreJob;
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 /// The pause before a log that has lost its tail is looked at again.
 const LOST_TAIL_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often the log of a lost site is looked at.
+const LOST_SITE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Where an origin's log stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +39,7 @@ pub(crate) enum OriginHealth {
 /// Reads one origin.
 pub(crate) struct Applier {
     pub(crate) connection: Connection,
+    pub(crate) site: SiteName,
     pub(crate) origin: SiteName,
     pub(crate) kinds: Vec<KindName>,
     pub(crate) copy: Copy,
@@ -50,6 +55,8 @@ enum Ended {
     NoStore,
     /// It is better to read elsewhere.
     Switch(Source),
+    /// The origin was lost, or has come back.
+    Loss,
     Failed(RecordsReaderError),
 }
 
@@ -57,16 +64,41 @@ impl Applier {
     /// Runs until the store thread is gone.
     pub(crate) async fn run(self) {
         let mut handed_over = self.copy.progress_of(&self.origin);
-        let mut source = self.first;
+        let mut source = self.first.clone();
+        let mut losses = self.copy.losses.watch(&self.origin);
         loop {
             // What was handed over is applied or the store has failed: read on behind it, never twice.
             let applied = handed_over.max(self.copy.progress_of(&self.origin));
-            let ended = match self.open(source, applied).await {
-                Ok(reader) => self.read(reader, source, &mut handed_over).await,
+            let loss = losses.as_mut().and_then(|loss| loss.borrow_and_update().clone());
+            if let Some(loss) = &loss {
+                match self.source_of_lost(loss, applied).await {
+                    Some(found) => source = found,
+                    None => {
+                        // Everything that counts is applied: what comes is told by the origin's return.
+                        if let Some(cut) = loss.cut().filter(|cut| applied >= *cut && self.committed() < *cut) {
+                            let job = StoreJob::complete(self.origin.clone(), cut);
+                            if self.jobs.send(job).await.is_err() {
+                                return;
+                            }
+                        }
+                        self.health.send_replace(OriginHealth::Reading(applied));
+                        tokio::select! {
+                            () = changed(losses.as_mut()) => {}
+                            () = tokio::time::sleep(LOST_SITE_PAUSE) => {}
+                        }
+                        continue;
+                    }
+                }
+            } else if matches!(source, Source::Member(_)) {
+                source = Source::Site;
+            }
+            let ended = match self.open(&source, applied).await {
+                Ok(reader) => self.read(reader, &source, loss.as_ref(), losses.as_mut(), &mut handed_over).await,
                 Err(error) => Ended::Failed(error),
             };
             let error = match ended {
                 Ended::NoStore => return,
+                Ended::Loss => continue,
                 Ended::Switch(next) => {
                     tracing::info!(origin = %self.origin, from = ?source, to = ?next, "reading a records log elsewhere");
                     source = next;
@@ -75,6 +107,7 @@ impl Applier {
                 Ended::Failed(error) => error,
             };
             if source == Source::Site
+                && loss.is_none()
                 && self.copy.origins.contains_key(&self.origin)
                 && matches!(error, RecordsReaderError::LostTail { .. })
             {
@@ -97,54 +130,98 @@ impl Applier {
         }
     }
 
+    /// Where the log of a lost site can be read further: in this site's mirror, then at the members that have more of it. Nothing
+    /// where there is no more that counts, or nobody has it.
+    async fn source_of_lost(&self, loss: &Loss, applied: StreamSequence) -> Option<Source> {
+        let here = SitesLog::new(self.connection.clone(), self.site.clone());
+        let mirrored = here.mirror(&self.origin).await.map(|mirror| mirror.last).unwrap_or_default();
+        let end = loss.cut().map_or(mirrored, |cut| cut.min(mirrored));
+        if applied < end {
+            return Some(Source::Site);
+        }
+        let Loss::TakenOver(takeover) = loss else { return None };
+        let has_more = |(member, last): &(&SiteName, &StreamSequence)| **member != self.site && **last > applied;
+        let further = takeover.sealed.iter().filter(has_more).max_by_key(|(_, last)| **last);
+        further.filter(|_| applied < takeover.cut).map(|(member, _)| Source::Member(member.clone()))
+    }
+
+    /// How far the copy says that the log is applied.
+    fn committed(&self) -> StreamSequence {
+        let committed = self.copy.reader.snapshot().and_then(|snapshot| snapshot.origin(&self.origin));
+        committed.map(|state| state.applied).unwrap_or_default()
+    }
+
     /// Opens the log behind `behind`. What the copy has last committed tells whether it is still the same log.
-    async fn open(&self, source: Source, behind: StreamSequence) -> Result<RecordsReader, RecordsReaderError> {
+    async fn open(&self, source: &Source, behind: StreamSequence) -> Result<RecordsReader, RecordsReaderError> {
         // A copy that cannot be read is reported by the store thread, which reads the same row with each commit.
         let committed = self.copy.reader.snapshot().and_then(|snapshot| snapshot.origin(&self.origin)).ok();
-        let applied = committed.map(|state| (state.applied, state.time)).filter(|(applied, _)| applied.0 > 0);
+        let applied =
+            committed.map(|state| (state.applied, state.time)).filter(|(applied, time)| applied.0 > 0 && time.0 > 0);
         let connection = match source {
             Source::Site => self.connection.clone(),
             Source::Origin => self.connection.in_domain(&self.origin),
+            Source::Member(member) => self.connection.in_domain(member),
         };
         RecordsReader::open(&connection, &self.origin, &self.kinds, behind, applied).await
     }
 
-    async fn read(&self, mut reader: RecordsReader, source: Source, handed_over: &mut StreamSequence) -> Ended {
-        self.health.send_replace(OriginHealth::Reading(reader.last_at_open()));
+    async fn read(
+        &self,
+        mut reader: RecordsReader,
+        source: &Source,
+        loss: Option<&Loss>,
+        mut losses: Option<&mut watch::Receiver<Option<Loss>>>,
+        handed_over: &mut StreamSequence,
+    ) -> Ended {
+        let cut = loss.and_then(Loss::cut);
+        let counts = |sequence: StreamSequence| cut.map_or(sequence, |cut| cut.min(sequence));
+        self.health.send_replace(OriginHealth::Reading(counts(reader.last_at_open())));
         let mut sightings = self.copy.origins.get(&self.origin).map(|watch| watch.sightings());
         let live_from = reader.last_at_open();
         let mut choice = SourceChoice::default();
-        let mut messages = Vec::new();
+        let mut read = ReadMessages::default();
         loop {
-            let passed = reader.passed();
+            let passed = counts(reader.passed());
+            let ReadMessages { mut messages, mut takeovers, .. } = std::mem::take(&mut read);
+            messages.retain(|message| cut.is_none_or(|cut| message.sequence <= cut));
+            takeovers.retain(|message| cut.is_none_or(|cut| message.sequence <= cut));
             let origin = self.origin.clone();
-            if self.jobs.send(StoreJob::Apply { origin, messages, passed, live_from }).await.is_err() {
+            let complete_at = cut.filter(|cut| passed >= *cut);
+            let job = StoreJob::Apply { origin, messages, takeovers, passed, live_from, complete_at };
+            if self.jobs.send(job).await.is_err() {
                 return Ended::NoStore;
             }
             *handed_over = (*handed_over).max(passed);
             if let (Source::Site, Some(watch)) = (source, self.copy.origins.get(&self.origin)) {
                 watch.note_mirrored(passed);
             }
-            messages = loop {
+            if loss.is_some() && passed >= counts(reader.last_at_open()) {
+                return Ended::Loss;
+            }
+            read = loop {
                 tokio::select! {
-                    read = reader.next() => match read {
-                        Ok(read) => {
-                            for (subject, confirmation) in &read.confirmations {
+                    next = reader.next() => match next {
+                        Ok(next) => {
+                            for (subject, confirmation) in &next.confirmations {
                                 self.copy.confirmations.note(subject, confirmation);
                             }
-                            break read.messages;
+                            if self.origin == self.site {
+                                next.seals.iter().for_each(|lost| self.copy.losses.look_again(lost));
+                            }
+                            break next;
                         }
                         Err(error) => return Ended::Failed(error),
                     },
-                    sighting = next_sighting(sightings.as_mut()) => {
+                    () = changed(losses.as_deref_mut()) => return Ended::Loss,
+                    sighting = next_sighting(sightings.as_mut()), if loss.is_none() => {
                         let next = choice.next(source, passed, sighting);
-                        if next != source {
+                        if next != *source {
                             return Ended::Switch(next);
                         }
                         // Messages of kinds that this service does not have are passed without being delivered.
-                        let known = if source == Source::Site { sighting.mirror } else { sighting.origin };
+                        let known = if *source == Source::Site { sighting.mirror } else { sighting.origin };
                         match reader.pass(known).await {
-                            Ok(true) => break Vec::new(),
+                            Ok(true) => break ReadMessages::default(),
                             Ok(false) => {}
                             Err(error) => return Ended::Failed(error),
                         }
@@ -152,6 +229,17 @@ impl Applier {
                 }
             };
         }
+    }
+}
+
+/// Returns when what is known of the origin's loss has changed; pending for ever for the own site.
+async fn changed(losses: Option<&mut watch::Receiver<Option<Loss>>>) {
+    let gone = match losses {
+        Some(losses) => losses.changed().await.is_err(),
+        None => true,
+    };
+    if gone {
+        std::future::pending().await
     }
 }
 

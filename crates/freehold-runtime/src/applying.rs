@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use freehold_core::{GroupCount, Incarnation, KindName, SiteName};
-use freehold_jetstream::Connection;
+use freehold_core::{CopyWrite as _, GroupCount, Incarnation, KindName, SiteName, Takeovers};
+use freehold_jetstream::{Connection, SitesLog};
 use freehold_store::Store;
 
 use crate::applier::{Applier, OriginHealth};
@@ -15,6 +15,8 @@ use crate::config::ServiceConfig;
 use crate::confirmations::{Committed, Confirmations};
 use crate::copy::{Copy, RouteSignals, Waiters};
 use crate::failure::Failure;
+use crate::loss_care::LossCare;
+use crate::losses::{Losses, look};
 use crate::origin_watch::{OriginWatch, Source};
 use crate::service::StartError;
 use crate::store_thread::{STORE_QUEUE_LENGTH, StoreJob, StoreThread};
@@ -29,17 +31,37 @@ pub(crate) struct Applying {
     pub(crate) committed: Arc<Committed>,
 }
 
+/// What an instance starts from.
+pub(crate) struct Basis {
+    pub(crate) store: Store,
+    /// The life of the own site's log.
+    pub(crate) log: Incarnation,
+    /// All takeovers that are known.
+    pub(crate) takeovers: Takeovers,
+    /// The log of this site is read at its origin first.
+    pub(crate) read_at_origin: Option<SiteName>,
+}
+
 impl Applying {
-    pub(crate) fn start(
+    pub(crate) async fn start(
         connection: &Connection,
         config: &ServiceConfig,
         group_counts: &Arc<HashMap<KindName, GroupCount>>,
-        store: Store,
-        log: Incarnation,
-        read_at_origin: Option<&SiteName>,
+        basis: Basis,
         failures: mpsc::Sender<Failure>,
     ) -> Result<Self, StartError> {
-        let (writer, reader) = store.into_parts();
+        let Basis { store, log, takeovers, read_at_origin } = basis;
+        let here = SitesLog::new(connection.clone(), config.site.clone());
+        let mut found = Vec::new();
+        for origin in config.sites.iter().filter(|origin| **origin != config.site) {
+            found.push((origin.clone(), look(&here, &takeovers, origin).await?));
+        }
+        let losses = Arc::new(Losses::new(found));
+        let (mut writer, reader) = store.into_parts();
+        let teach = |tables: &mut freehold_store::Transaction<'_>| tables.put_takeovers(&takeovers);
+        if takeovers != Takeovers::default() {
+            writer.transact(teach).map_err(StartError::Store)?;
+        }
         let snapshot = reader.snapshot().map_err(StartError::Store)?;
         let (mut senders, mut receivers) = (HashMap::new(), HashMap::new());
         for origin in &config.sites {
@@ -53,7 +75,7 @@ impl Applying {
         let others = config.sites.iter().filter(|origin| **origin != config.site);
         let kinds: Vec<_> = group_counts.keys().cloned().collect();
         let committed = Arc::new(Committed::new(others.clone(), &kinds));
-        let confirmations = Arc::new(Confirmations::new(config.site.clone(), log, Arc::clone(&committed)));
+        let confirmations = Arc::new(Confirmations::new(config.site.clone(), log.clone(), Arc::clone(&committed)));
         let watches: HashMap<_, _> = others.map(|origin| (origin.clone(), Arc::new(OriginWatch::new()))).collect();
         let progress = Arc::new(receivers);
         let origins = Arc::new(watches);
@@ -65,6 +87,7 @@ impl Applying {
             origins,
             confirmations,
             routes: Arc::clone(&routes),
+            losses: Arc::clone(&losses),
         };
         let (jobs, queue) = mpsc::channel(STORE_QUEUE_LENGTH);
         let thread = StoreThread {
@@ -75,6 +98,9 @@ impl Applying {
             waiters,
             routes,
             progress: senders,
+            site: config.site.clone(),
+            life: log.counter(),
+            losses,
             committed: Arc::clone(&committed),
             failures,
             suspects: HashSet::new(),
@@ -86,16 +112,26 @@ impl Applying {
             let (health, watch_health) = watch::channel(OriginHealth::Opening);
             origins.push((origin.clone(), watch_health));
             if let Some(watch) = copy.origins.get(origin) {
+                let care = LossCare {
+                    connection: connection.clone(),
+                    site: config.site.clone(),
+                    origin: origin.clone(),
+                    sites: config.sites.clone(),
+                    copy: copy.clone(),
+                    jobs: jobs.clone(),
+                };
+                readers.spawn(care.run());
                 readers.spawn(Arc::clone(watch).run(connection.clone(), origin.clone()));
             }
             let applier = Applier {
                 connection: connection.clone(),
+                site: config.site.clone(),
                 origin: origin.clone(),
                 kinds: kinds.clone(),
                 copy: copy.clone(),
                 jobs: jobs.clone(),
                 health,
-                first: if read_at_origin == Some(origin) { Source::Origin } else { Source::Site },
+                first: if read_at_origin.as_ref() == Some(origin) { Source::Origin } else { Source::Site },
             };
             readers.spawn(applier.run());
         }

@@ -1,6 +1,6 @@
 //! The instance's copy as its tasks share it: how far it is, and who waits for what.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use freehold_core::{
 use freehold_store::Reader;
 
 use crate::confirmations::Confirmations;
+use crate::losses::Losses;
 use crate::origin_watch::OriginWatch;
 
 /// How far each origin's log is applied and committed.
@@ -30,6 +31,8 @@ pub(crate) struct Copy {
     pub(crate) confirmations: Arc<Confirmations>,
     /// Tells holders what has changed between sites.
     pub(crate) routes: Arc<RouteSignals>,
+    /// Which of the other sites are lost.
+    pub(crate) losses: Arc<Losses>,
 }
 
 /// A signal for each group: what waits for another site may go on.
@@ -46,6 +49,11 @@ impl RouteSignals {
         if let Some(signal) = self.0.get(kind).and_then(|signals| signals.get(usize::from(group.0))) {
             signal.notify_one();
         }
+    }
+
+    /// Something has changed for all groups.
+    pub(crate) fn tell_all(&self) {
+        self.0.values().flatten().for_each(Notify::notify_one);
     }
 
     /// Returns when something has changed. Each group has one worker.
@@ -80,6 +88,12 @@ impl Copy {
     pub(crate) fn unreachable(&self) -> BTreeSet<SiteName> {
         let silent = self.origins.iter().filter(|(_, watch)| watch.is_silent());
         silent.map(|(origin, _)| origin.clone()).collect()
+    }
+
+    /// How far this site has the logs of others in streams of its own. Of a log that was cut nothing is read behind the cut.
+    pub(crate) fn mirrored(&self) -> BTreeMap<SiteName, StreamSequence> {
+        let there = self.origins.iter().filter(|(origin, _)| !self.losses.is_cut(origin));
+        there.map(|(origin, watch)| (origin.clone(), watch.mirrored())).collect()
     }
 
     /// Whether this site's mirror of another site's log is known to have a message.

@@ -222,6 +222,7 @@ impl GroupWorker {
     fn take(&mut self, event: Event) -> Result<(), StoreError> {
         let snapshot = self.context.copy.reader.snapshot()?;
         self.holder.set_unreachable(self.context.copy.unreachable());
+        self.holder.set_mirrored(self.context.copy.mirrored());
         let effects = self.holder.handle(event, &snapshot)?;
         drop(snapshot);
         for effect in effects {

@@ -13,25 +13,29 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use freehold_core::{
-    ErrorCode, FlushContext, GroupCount, HolderOptions, KindDefinition, KindName, LogTime, Member, Nonce, SiteName,
+    CopyRead as _, ErrorCode, FlushContext, GroupCount, HolderOptions, KindDefinition, KindName, LogTime, Member,
+    Nonce, SiteName, Takeovers,
 };
 use freehold_jetstream::{
     ApiError, CommandLog, Connection, FencedConnection, Members, Micro, ProvisionError, ProvisionOptions, RecordsLog,
     plan, read_records_log_facts,
 };
-use freehold_store::{Options as StoreOptions, Store};
+use freehold_store::{Options as StoreOptions, Reader, Store};
 
 use crate::admission::Admission;
+use crate::adopter::Adopter;
 use crate::applier::OriginHealth;
-use crate::applying::Applying;
+use crate::applying::{Applying, Basis};
 use crate::config::ServiceConfig;
 use crate::confirmations::Confirmer;
 use crate::copy::Copy;
 use crate::discovery::micro_options;
 use crate::failure::Failure;
 use crate::group_worker::{GroupWorker, WorkerContext, describe};
+use crate::homecoming::Homecoming;
 use crate::instance_api;
 use crate::membership::{Identity, JoinError, Membership};
+use crate::past::Past;
 use crate::request_handler::{Answer, RequestHandler};
 use crate::service::{Service, StartError};
 use crate::store_thread::StoreJob;
@@ -49,9 +53,21 @@ const LEADER_PAUSE: Duration = Duration::from_millis(50);
 /// The pause before a lost connection for publishing is opened again.
 const FENCED_PAUSE: Duration = Duration::from_millis(50);
 
+/// Whether the copy is made anew, and from where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Rebuild {
+    /// It is taken as it is, if it is whole.
+    No,
+    /// From the streams.
+    FromStreams,
+    /// This site's log is read at its origin, not from the mirror.
+    AtOrigin(SiteName),
+}
+
 /// Everything that lives between a start and a stop.
 pub(crate) struct Instance {
     identity: Identity,
+    reader: Reader,
     connection: Connection,
     failures: mpsc::Receiver<Failure>,
     stop_requests: watch::Sender<bool>,
@@ -67,9 +83,8 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// Starts; returns when requests are answered. With `rebuild` the copy is set aside and made anew, and that site's log is
-    /// read at its origin, not from the mirror.
-    pub(crate) async fn start(service: &Service, rebuild: Option<&SiteName>) -> Result<Self, StartError> {
+    /// Starts; returns when requests are answered.
+    pub(crate) async fn start(service: &Service, rebuild: Rebuild, known: &Takeovers) -> Result<Self, StartError> {
         let Service { name, config, definitions } = service;
         let connection = Connection::open(&config.nats, &format!("{name}-{}", config.instance)).await?;
         connection.check_jetstream().await?;
@@ -83,9 +98,15 @@ impl Instance {
             Arc::new(definitions.iter().map(|(kind, it)| (kind.clone(), it.settings.groups)).collect());
 
         let (failed, mut failures) = mpsc::channel(1);
-        let (store, fresh) = open_store(config, rebuild.is_some()).await?;
-        let log = facts.incarnation.clone();
-        let applying = Applying::start(&connection, config, &group_counts, store, log, rebuild, failed.clone())?;
+        let (store, fresh) = open_store(config, rebuild != Rebuild::No).await?;
+        let past = Past::find(&connection, config, &facts, known).await?;
+        let (store, takeovers, is_new) = past.teach(config, store).await?;
+        let fresh = fresh || is_new;
+        let incarnation = past.log(&takeovers);
+        let read_at_origin = if let Rebuild::AtOrigin(origin) = rebuild { Some(origin) } else { None };
+        let basis = Basis { store, log: incarnation.clone(), takeovers: takeovers.clone(), read_at_origin };
+        let applying = Applying::start(&connection, config, &group_counts, basis, failed.clone()).await?;
+        let reader = applying.copy.reader.clone();
         let Applying { copy, jobs, store_thread, mut readers, origins, committed } = applying;
         let mut diverged = None;
         {
@@ -106,6 +127,13 @@ impl Instance {
             let _ = failed.try_send(failure);
         }
 
+        let kinds: Vec<_> = group_counts.keys().cloned().collect();
+        if let Some((takeover, logged_at)) = past.loss(&takeovers) {
+            let (connection, site, copy) = (&connection, &config.site, &copy);
+            let homecoming = Homecoming { connection, site, kinds: &kinds, copy, takeover, logged_at };
+            homecoming.run().await.map_err(|error| StartError::Homecoming(error.into()))?;
+        }
+
         let members = patiently(|| Members::open(&connection, &config.site)).await?;
         let counts: Vec<_> = group_counts.iter().map(|(kind, count)| (kind.clone(), *count)).collect();
         let (memberships, lists) = Membership::all(&connection, &members, &identity, &counts, &copy);
@@ -117,7 +145,6 @@ impl Instance {
             note_missing_outcomes(config, &members, &counts, &jobs).await?;
         }
         drop(jobs);
-        let kinds: Vec<_> = group_counts.keys().cloned().collect();
         copy.confirmations.load(&connection, &config.sites, &kinds).await;
         for confirmer in Confirmer::all(&connection, &identity, &copy, &committed, &lists) {
             readers.spawn(confirmer.run());
@@ -149,7 +176,7 @@ impl Instance {
                     site: config.site.clone(),
                     sites: config.sites.clone(),
                     group,
-                    log: facts.incarnation.clone(),
+                    log: incarnation.clone(),
                     retention: config.retention(),
                     max_payload_bytes: connection.max_payload_bytes(),
                 };
@@ -172,6 +199,18 @@ impl Instance {
         }
         let admission = Arc::new(Admission::new(patiently(|| context.commands.room()).await?, lists.most_members()));
         readers.spawn(Arc::clone(&admission).run(context.commands.clone(), lists.clone()));
+        let adopter = Adopter {
+            connection: connection.clone(),
+            site: config.site.clone(),
+            member: identity.member.clone(),
+            definitions: definitions.values().cloned().collect(),
+            copy: copy.clone(),
+            commands: context.commands.clone(),
+            lists: lists.clone(),
+        };
+        if config.sites.len() > 1 {
+            readers.spawn(adopter.run());
+        }
         let handler = RequestHandler {
             site: config.site.clone(),
             definitions: Arc::clone(definitions),
@@ -179,6 +218,9 @@ impl Instance {
             commands: context.commands.clone(),
             admission,
             records: context.records.clone(),
+            connection: connection.clone(),
+            sites: config.sites.clone(),
+            log: incarnation,
             other_sites: config.sites.len() - 1,
             default_wait: config.default_wait,
             least_wait: config.least_wait,
@@ -194,6 +236,7 @@ impl Instance {
         tracing::info!(site = %config.site, instance = %config.instance, "ready");
         Ok(Self {
             identity,
+            reader,
             connection,
             failures,
             stop_requests,
@@ -206,6 +249,11 @@ impl Instance {
             store_thread,
             held,
         })
+    }
+
+    /// The takeovers that its copy knows of; none where it cannot be read.
+    pub(crate) fn takeovers(&self) -> Takeovers {
+        self.reader.snapshot().and_then(|snapshot| snapshot.takeovers()).unwrap_or_default()
     }
 
     /// This life of the instance.
@@ -324,7 +372,7 @@ async fn provision(
 }
 
 /// Opens the copy; one that is damaged is set aside and made anew. Tells whether it is new.
-async fn open_store(config: &ServiceConfig, rebuild: bool) -> Result<(Store, bool), StartError> {
+pub(crate) async fn open_store(config: &ServiceConfig, rebuild: bool) -> Result<(Store, bool), StartError> {
     std::fs::create_dir_all(&config.data_dir).map_err(StartError::DataDir)?;
     let path = config.data_dir.join(format!("{}-{}.redb", config.site, config.instance));
     let mut options = StoreOptions::new(path.clone(), config.site.clone(), config.instance.clone());

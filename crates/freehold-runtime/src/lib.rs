@@ -12,6 +12,7 @@
 //! Only the store thread writes the copy.
 
 mod admission;
+mod adopter;
 mod applier;
 mod applying;
 mod config;
@@ -20,15 +21,20 @@ mod copy;
 mod discovery;
 mod failure;
 mod group_worker;
+mod homecoming;
 mod instance;
 mod instance_api;
+mod loss_care;
+mod losses;
 mod membership;
 mod operator_requests;
 mod origin_watch;
+mod past;
 mod read_requests;
 mod request_handler;
 mod service;
 mod store_thread;
+mod takeover_requests;
 mod wait_mode;
 
 pub use config::{ConfigError, ServiceConfig};
@@ -37,4 +43,5 @@ pub use instance_api::{
 };
 pub use read_requests::RESERVED_ENDPOINTS;
 pub use service::{RunningService, Service, ServiceBuilder, ServiceError, StartError};
+pub use takeover_requests::{LossAnswer, LossRequest, SealAnswer, SealRequest, TakeOverAnswer, TakeOverRequest};
 pub use wait_mode::{WaitMode, WaitModeError};

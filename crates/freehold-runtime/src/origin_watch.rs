@@ -41,6 +41,7 @@ pub(crate) struct OriginWatch {
     mirrored: AtomicU64,
     /// The origin has not answered the last question.
     silent: AtomicBool,
+    seen_at: Mutex<Option<Instant>>,
     age: Mutex<Age>,
 }
 
@@ -58,6 +59,7 @@ impl OriginWatch {
             newest: watch::channel(None).0,
             mirrored: AtomicU64::new(0),
             silent: AtomicBool::new(false),
+            seen_at: Mutex::default(),
             age: Mutex::default(),
         }
     }
@@ -65,6 +67,13 @@ impl OriginWatch {
     /// Tells of each new sighting.
     pub(crate) fn sightings(&self) -> watch::Receiver<Option<Sighting>> {
         self.newest.subscribe()
+    }
+
+    /// The furthest that the origin was seen, and how long ago; nothing where it never was in this life of the instance.
+    pub(crate) fn last_seen(&self) -> Option<(StreamSequence, Duration)> {
+        let newest = (*self.newest.borrow())?;
+        let at = self.seen_at.lock().unwrap_or_else(PoisonError::into_inner);
+        at.map(|at| (newest.origin, at.elapsed()))
     }
 
     /// Whether the origin does not answer. Never used for safety: only a caller that wants it is refused for it.
@@ -117,6 +126,7 @@ impl OriginWatch {
     }
 
     fn saw(&self, asked: Instant, sighting: Sighting) {
+        *self.seen_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
         let mut age = self.age.lock().unwrap_or_else(PoisonError::into_inner);
         if age.unreached.len() < MAX_UNREACHED {
             age.unreached.push_back((asked, sighting.origin));
@@ -128,12 +138,14 @@ impl OriginWatch {
 }
 
 /// Where a log is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
     /// The stream at this site: the own log, or the mirror of another site's.
     Site,
     /// The origin's stream, through its domain.
     Origin,
+    /// Another site's mirror, through that site's domain: the origin is lost, and that site has more of its log.
+    Member(SiteName),
 }
 
 /// Chooses the source from one sighting to the next.
@@ -145,12 +157,12 @@ pub(crate) struct SourceChoice {
 impl SourceChoice {
     /// The source to read from now. A mirror is late when it lacks what the origin had a sighting ago, and has caught up when it
     /// has what was passed a sighting ago.
-    pub(crate) fn next(&mut self, source: Source, passed: StreamSequence, now: Sighting) -> Source {
+    pub(crate) fn next(&mut self, source: &Source, passed: StreamSequence, now: Sighting) -> Source {
         let before = self.before.replace((now, passed));
         let next = match (source, before) {
             (Source::Site, Some((before, _))) if now.mirror < before.origin => Source::Origin,
             (Source::Origin, Some((_, passed_before))) if now.mirror >= passed_before => Source::Site,
-            _ => return source,
+            _ => return source.clone(),
         };
         // What was seen before says nothing about the other source.
         self.before = None;
@@ -169,7 +181,7 @@ mod tests {
     #[test]
     fn a_late_mirror_is_left_and_taken_again_when_it_has_caught_up() {
         let mut choice = SourceChoice::default();
-        let mut next = |source, passed, sighting| choice.next(source, StreamSequence(passed), sighting);
+        let mut next = |source: Source, passed, sighting| choice.next(&source, StreamSequence(passed), sighting);
         assert_eq!(next(Source::Site, 10, seen(20, 10)), Source::Site, "it may be on its way");
         assert_eq!(next(Source::Site, 20, seen(30, 20)), Source::Site, "it was");
         assert_eq!(next(Source::Site, 20, seen(40, 20)), Source::Origin);

@@ -221,7 +221,9 @@ fn list(handler: &RequestHandler, definition: &KindDefinition, payload: &[u8]) -
     }
     let snapshot = handler.copy.reader.snapshot().map_err(|error| unreadable_copy(&error))?;
     let page = snapshot.list(kind, &request.prefix, request.cursor.as_ref(), limit);
-    let page = page.map_err(|error| unreadable_copy(&error))?;
+    let mut page = page.map_err(|error| unreadable_copy(&error))?;
+    let takeovers = snapshot.takeovers().map_err(|error| unreadable_copy(&error))?;
+    page.items.iter_mut().for_each(|(_, state)| _ = takeovers.see_record(state));
     let room = handler.max_payload_bytes.saturating_sub(PAGE_RESERVE_BYTES);
     let (mut records, mut bytes) = (Vec::new(), 0);
     let mut cursor = page.resume_after;
@@ -248,12 +250,14 @@ fn list(handler: &RequestHandler, definition: &KindDefinition, payload: &[u8]) -
 async fn history(handler: &RequestHandler, definition: &KindDefinition, payload: &[u8]) -> Result<Answer, Refusal> {
     let request: HistoryRequest = read(payload)?;
     let kind = &definition.name;
-    let owner = match record(handler, kind, &request.id)? {
-        Some(state) => state.owner,
+    // What an owner has not changed yet is in the log of the one before it.
+    let origin = match record(handler, kind, &request.id)? {
+        Some(state) => state.origin,
         None => return Err(Refusal::new(ErrorCode::NotFound, format!("there is no {kind} {:?}", request.id.as_str()))),
     };
     let group = definition.settings.groups.group_of(&request.id);
-    let subject = RecordsSubject::update(&owner, kind, group, &request.id);
+    let takeovers = handler.takeovers()?;
+    let subject = RecordsSubject::update(&origin, kind, group, &request.id);
     let messages = handler.records.history(&subject, MAX_HISTORY_UPDATES).await.map_err(|error| {
         tracing::warn!(error = describe(&error), "a history cannot be read");
         Refusal::new(ErrorCode::Busy, "the log cannot be read now")
@@ -277,6 +281,9 @@ async fn history(handler: &RequestHandler, definition: &KindDefinition, payload:
     // The newest are kept where not all fit into one reply.
     for message in messages.iter().rev() {
         let Ok(RecordsBody::Update(update)) = read_body(message) else { continue };
+        if takeovers.is_void(&origin, message.sequence, Some(&update.log)) {
+            continue;
+        }
         let command = |change: freehold_core::Change| CommandView {
             command_id: change.command_id,
             name: change.name,
@@ -341,7 +348,10 @@ fn outcome_view(outcome: &StoredOutcome) -> OutcomeView<'_> {
 
 fn record(handler: &RequestHandler, kind: &KindName, id: &RecordId) -> Result<Option<RecordState>, Refusal> {
     let snapshot = handler.copy.reader.snapshot().map_err(|error| unreadable_copy(&error))?;
-    snapshot.record(kind, id).map_err(|error| unreadable_copy(&error))
+    let mut state = snapshot.record(kind, id).map_err(|error| unreadable_copy(&error))?;
+    let takeovers = snapshot.takeovers().map_err(|error| unreadable_copy(&error))?;
+    state.iter_mut().for_each(|state| _ = takeovers.see_record(state));
+    Ok(state)
 }
 
 fn version_of(state: &Option<RecordState>) -> RecordVersion {

@@ -14,16 +14,18 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
 use freehold_core::{
-    CommandId, CommandMessage, CopyRead, Decider, ErrorCode, Hash, IdError, Json, KindDefinition, KindName, Outcome,
-    OwnerDown, REHOME_COMMAND, RecordId, RecordVersion, Refusal, RehomeCommand, SiteName, Status, StoredOutcome,
+    CommandId, CommandMessage, CopyRead, Decider, ErrorCode, Hash, IdError, Incarnation, Json, KindDefinition,
+    KindName, Outcome, OwnerDown, REHOME_COMMAND, RecordId, RecordVersion, Refusal, RehomeCommand, SiteName, Status,
+    StoredOutcome,
 };
-use freehold_jetstream::{AppendError, CommandLog, RecordsLog, Reply, ReplyHeaders, Request};
+use freehold_jetstream::{AppendError, CommandLog, Connection, RecordsLog, Reply, ReplyHeaders, Request};
 
 use crate::admission::Admission;
 use crate::copy::Copy;
 use crate::group_worker::describe;
 use crate::operator_requests;
 use crate::read_requests;
+use crate::takeover_requests;
 use crate::wait_mode::WaitMode;
 
 /// The header with the caller's idempotency key, and with the id under which a change was answered.
@@ -47,6 +49,10 @@ pub(crate) struct RequestHandler {
     pub(crate) commands: CommandLog,
     pub(crate) admission: Arc<Admission>,
     pub(crate) records: RecordsLog,
+    pub(crate) connection: Connection,
+    pub(crate) sites: Vec<SiteName>,
+    /// The life of this site's log.
+    pub(crate) log: Incarnation,
     /// How many sites have copies beside this one.
     pub(crate) other_sites: usize,
     pub(crate) default_wait: WaitMode,
@@ -102,6 +108,9 @@ impl RequestHandler {
             let answer = match endpoint {
                 REHOME_COMMAND => self.change(&definition, &RehomeCommand, request).await,
                 operator_requests::REHOME_RIGHT => operator_requests::rehome_right(self, &definition, request).await,
+                takeover_requests::LOSS => takeover_requests::loss(self, request).await,
+                takeover_requests::SEAL => takeover_requests::seal(self, request).await,
+                takeover_requests::TAKE_OVER => takeover_requests::take_over(self, request).await,
                 _ => Ok(Answer::refuse(ErrorCode::Invalid, format!("an operator has no command {endpoint:?}"))),
             };
             return answer.unwrap_or_else(Answer::from);
@@ -245,7 +254,14 @@ impl RequestHandler {
         id: &RecordId,
         command_id: &CommandId,
     ) -> Result<Option<StoredOutcome>, Refusal> {
-        Ok(self.stored_outcome(kind, id, command_id)?.filter(|outcome| outcome.change.is_final()))
+        // What nobody but this copy has would be undone where the site that decided it is lost: then the command must be in this
+        // site's log, too.
+        let is_safe = |outcome: &StoredOutcome| {
+            let StoredOutcome { origin, sequence, .. } = outcome;
+            *origin == self.site || self.copy.losses.is_cut(origin) || self.copy.is_mirrored(origin, *sequence)
+        };
+        let stored = self.stored_outcome(kind, id, command_id)?;
+        Ok(stored.filter(|outcome| outcome.change.is_final() && is_safe(outcome)))
     }
 
     fn stored_outcome(

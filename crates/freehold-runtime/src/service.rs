@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use freehold_core::{KindDefinition, KindName, NameTaken, REHOME_COMMAND, SiteName};
+use freehold_core::{KindDefinition, KindName, NameTaken, REHOME_COMMAND, SiteName, Takeovers};
 use freehold_jetstream::{ApiError, ConnectError, ProvisionError};
 use freehold_store::{Error as StoreError, OpenError};
 
 use crate::config::ServiceConfig;
 use crate::failure::Failure;
 use crate::group_worker::describe;
-use crate::instance::Instance;
+use crate::instance::{Instance, Rebuild};
 use crate::read_requests::RESERVED_ENDPOINTS;
 
 /// A copy that differs again so soon after it was rebuilt is not rebuilt: that would not help.
@@ -62,6 +62,9 @@ pub enum StartError {
     /// The copy failed while it was being filled.
     #[error("the copy failed")]
     Store(#[source] StoreError),
+    /// The site was taken over, and what it had cannot be set aside.
+    #[error("the site was taken over and does not come back yet")]
+    Homecoming(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A definition cannot work.
     #[error("kind {kind}: {reason}")]
     Definition {
@@ -98,7 +101,7 @@ impl Service {
 
     /// Starts an instance; returns when it answers requests.
     pub async fn start(self) -> Result<RunningService, StartError> {
-        let instance = Instance::start(&self, None).await?;
+        let instance = Instance::start(&self, Rebuild::No, &Takeovers::default()).await?;
         Ok(RunningService { service: self, instance: Some(instance), rebuilt: HashMap::new() })
     }
 }
@@ -170,15 +173,19 @@ impl RunningService {
                     tracing::error!(%origin, "a copy that was just rebuilt differs again: see `freehold verify`");
                     continue;
                 }
-                Failure::Diverged(origin) => Some(origin.clone()),
-                Failure::Store(_) | Failure::Connection => None,
+                Failure::Diverged(origin) => Rebuild::AtOrigin(origin.clone()),
+                Failure::TakenOver { .. } | Failure::Ahead(_) => Rebuild::FromStreams,
+                Failure::Store(_) | Failure::Connection => Rebuild::No,
             };
+            let known = self.instance.as_ref().map(Instance::takeovers).unwrap_or_default();
             tracing::error!(failure = describe(&failure), "the instance starts again");
             if let Some(instance) = self.instance.take() {
                 instance.abandon().await;
             }
-            self.instance = Some(Instance::start(&self.service, rebuild.as_ref()).await?);
-            self.rebuilt.extend(rebuild.map(|origin| (origin, Instant::now())));
+            self.instance = Some(Instance::start(&self.service, rebuild.clone(), &known).await?);
+            if let Rebuild::AtOrigin(origin) = rebuild {
+                self.rebuilt.insert(origin, Instant::now());
+            }
         }
     }
 

@@ -10,14 +10,15 @@ use tokio::sync::{mpsc, watch};
 
 use freehold_core::subject::RecordsSubject;
 use freehold_core::{
-    Applied, CopyRead, GroupCount, GroupNumber, GroupState, KindName, LogMessage, LogTime, Retention, SiteName,
-    StreamSequence, apply, may_expire,
+    Applied, CopyRead, CopyWrite as _, GroupCount, GroupNumber, GroupState, KindName, LogMessage, LogTime, Retention,
+    SiteName, StreamSequence, TakeoverEffect, TakeoverMessage, apply, apply_takeover, learn_takeover, may_expire,
 };
 use freehold_store::{Error, MAX_EXPIRED_OUTCOMES, Writer};
 
 use crate::confirmations::Committed;
 use crate::copy::{RouteSignals, Waiters};
 use crate::failure::Failure;
+use crate::losses::Losses;
 
 /// Messages that one transaction applies.
 const MAX_TRANSACTION_MESSAGES: usize = 4_096;
@@ -32,11 +33,17 @@ pub(crate) enum StoreJob {
         origin: SiteName,
         /// The messages.
         messages: Vec<LogMessage>,
+        /// Takeovers that the origin has logged among them.
+        takeovers: Vec<TakeoverMessage>,
         /// Everything up to here was read or does not concern this copy.
         passed: StreamSequence,
         /// What lies behind this was read as it came.
         live_from: StreamSequence,
+        /// The log counts up to here, and was read so far: it is applied, whatever is there.
+        complete_at: Option<StreamSequence>,
     },
+    /// A takeover that was heard of elsewhere.
+    Learn(TakeoverMessage),
     /// Outcomes of an origin that ended before this time may be missing.
     OutcomesCompleteFrom {
         /// The origin.
@@ -44,6 +51,14 @@ pub(crate) enum StoreJob {
         /// The time.
         time: LogTime,
     },
+}
+
+impl StoreJob {
+    /// A log that was cut is read up to its cut.
+    pub(crate) fn complete(origin: SiteName, cut: StreamSequence) -> Self {
+        let (messages, takeovers) = (Vec::new(), Vec::new());
+        Self::Apply { origin, messages, takeovers, passed: cut, live_from: cut, complete_at: Some(cut) }
+    }
 }
 
 /// The thread's side of the copy.
@@ -55,6 +70,10 @@ pub(crate) struct StoreThread {
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) routes: Arc<RouteSignals>,
     pub(crate) progress: HashMap<SiteName, watch::Sender<StreamSequence>>,
+    pub(crate) site: SiteName,
+    /// Which life of the own site's log this is.
+    pub(crate) life: u64,
+    pub(crate) losses: Arc<Losses>,
     pub(crate) committed: Arc<Committed>,
     pub(crate) failures: mpsc::Sender<Failure>,
     /// Groups whose last digest was not the copy's.
@@ -73,7 +92,13 @@ impl StoreThread {
                 jobs.push(job);
             }
             match self.commit(&jobs) {
-                Ok(told) => self.tell(jobs, told),
+                Ok(told) => {
+                    self.tell(jobs, told.messages);
+                    told.takeovers.into_iter().for_each(|(taker, effect)| self.tell_takeover(taker, effect));
+                    if told.is_complete {
+                        self.routes.tell_all();
+                    }
+                }
                 Err(error) => {
                     tracing::error!(error = crate::group_worker::describe(&error), "the copy cannot be written");
                     // Whoever is told first stops the instance; a full channel means that it was told.
@@ -84,11 +109,11 @@ impl StoreThread {
         }
     }
 
-    fn commit(&mut self, jobs: &[StoreJob]) -> Result<Vec<(KindName, GroupNumber, Applied)>, Error> {
+    fn commit(&mut self, jobs: &[StoreJob]) -> Result<Told, Error> {
         let retention = self.retention;
         let groups = Arc::clone(&self.group_counts);
-        let (mut told, mut digests) = (Vec::new(), Vec::new());
-        if jobs.iter().all(|job| matches!(job, StoreJob::Apply { messages, .. } if messages.is_empty())) {
+        let (mut told, mut digests) = (Told::default(), Vec::new());
+        if jobs.iter().all(is_empty) {
             return Ok(told);
         }
         self.writer.transact(|tables| {
@@ -96,8 +121,12 @@ impl StoreThread {
             let mut arrived: HashMap<&SiteName, (LogTime, usize)> = HashMap::new();
             for job in jobs {
                 match job {
-                    StoreJob::Apply { origin, messages, live_from, .. } => {
+                    StoreJob::Apply { origin, messages, takeovers, live_from, complete_at, .. } => {
+                        let mut takeovers = takeovers.iter().peekable();
                         for message in messages {
+                            while let Some(earlier) = takeovers.next_if(|it| it.sequence < message.sequence) {
+                                told.take(earlier, apply_takeover(tables, origin, earlier)?);
+                            }
                             let applied = apply(tables, retention, message)?;
                             let (newest, outcomes) = arrived.entry(origin).or_default();
                             *newest = message.time;
@@ -105,9 +134,20 @@ impl StoreThread {
                             if let Some(fits) = applied.digest_fits.filter(|_| message.sequence > *live_from) {
                                 digests.push((message.subject.clone(), fits));
                             }
-                            told.push((message.subject.kind.clone(), message.subject.group, applied));
+                            told.messages.push((message.subject.kind.clone(), message.subject.group, applied));
+                        }
+                        for later in takeovers {
+                            told.take(later, apply_takeover(tables, origin, later)?);
+                        }
+                        if let Some(cut) = complete_at.filter(|cut| *cut > StreamSequence(0)) {
+                            if tables.applied(origin)? < cut {
+                                // The message there may concern no kind that is served here: its time is not known.
+                                tables.put_applied(origin, cut, LogTime::default())?;
+                            }
+                            told.is_complete = true;
                         }
                     }
+                    StoreJob::Learn(message) => told.take(message, learn_takeover(tables, message)?),
                     StoreJob::OutcomesCompleteFrom { origin, time } => {
                         let mut state = tables.origin(origin)?;
                         state.outcomes_complete_from = *time;
@@ -137,6 +177,23 @@ impl StoreThread {
             self.judge(subject, fits);
         }
         Ok(told)
+    }
+
+    /// What a takeover means for this instance.
+    fn tell_takeover(&mut self, taker: SiteName, effect: TakeoverEffect) {
+        let TakeoverEffect { lost, lost_log, is_ahead } = effect;
+        tracing::warn!(%lost, %taker, "a site was taken over");
+        if lost == self.site {
+            if lost_log.counter() >= self.life {
+                // Told once is enough.
+                let _ = self.failures.try_send(Failure::TakenOver { taker });
+            }
+        } else if is_ahead {
+            let _ = self.failures.try_send(Failure::Ahead(lost));
+        } else {
+            self.losses.look_again(&lost);
+            self.routes.tell_all();
+        }
     }
 
     /// A copy that differs from a group's digest twice in a row has missed something for good.
@@ -183,6 +240,28 @@ impl StoreThread {
 fn count(job: &StoreJob) -> usize {
     match job {
         StoreJob::Apply { messages, .. } => messages.len(),
-        StoreJob::OutcomesCompleteFrom { .. } => 1,
+        StoreJob::OutcomesCompleteFrom { .. } | StoreJob::Learn(_) => 1,
+    }
+}
+
+fn is_empty(job: &StoreJob) -> bool {
+    let StoreJob::Apply { messages, takeovers, complete_at, .. } = job else { return false };
+    messages.is_empty() && takeovers.is_empty() && complete_at.is_none()
+}
+
+/// What a transaction has done.
+#[derive(Default)]
+struct Told {
+    messages: Vec<(KindName, GroupNumber, Applied)>,
+    /// By the taker.
+    takeovers: Vec<(SiteName, TakeoverEffect)>,
+    /// A log that was cut is applied up to its cut.
+    is_complete: bool,
+}
+
+impl Told {
+    fn take(&mut self, message: &TakeoverMessage, applied: Applied) {
+        let taker = message.takeover.ballot.taker.clone();
+        self.takeovers.extend(applied.takeover.map(|effect| (taker, effect)));
     }
 }

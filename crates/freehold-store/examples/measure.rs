@@ -150,6 +150,7 @@ impl Log {
                 },
                 emits: Vec::new(),
                 forwarded: None,
+                repeats: false,
             }],
             moved: std::collections::BTreeMap::new(),
         };

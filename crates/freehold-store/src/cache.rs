@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use freehold_core::{GroupDigest, GroupState, LogTime, SiteName, StreamSequence};
+use freehold_core::{GroupDigest, GroupState, LogTime, SiteName, StreamSequence, Takeovers};
 
 use crate::schema::OriginState;
 
@@ -13,6 +13,8 @@ pub(crate) struct Cache {
     pub(crate) groups: CachedRows<GroupState>,
     pub(crate) digests: CachedRows<Vec<GroupDigest>>,
     pub(crate) origins: CachedRows<OriginState>,
+    /// Nothing where they were not read yet.
+    pub(crate) takeovers: Option<Takeovers>,
     /// How far the walk through each origin's messages has come.
     pub(crate) expiry: HashMap<SiteName, ExpiryWalk>,
 }

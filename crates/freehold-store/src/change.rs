@@ -90,6 +90,7 @@ pub(crate) fn decode_change(
             })
             .collect::<Result<_, Malformed>>()?,
         forwarded: if row.is_at_end() { None } else { Some(decode_place(row)?) },
+        repeats: false,
     })
 }
 

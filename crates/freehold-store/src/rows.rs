@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use freehold_core::{
     CommandId, ForwardNumber, ForwardState, GroupDigest, GroupNumber, GroupState, KindName, Lane, RecordId, SiteName,
-    StoredOutcome, StreamSequence,
+    StoredOutcome, StreamSequence, Takeovers,
 };
 use redb::ReadableTable;
 
@@ -113,6 +113,10 @@ pub(crate) fn digests(
 ) -> Result<Option<Vec<GroupDigest>>, Error> {
     let key = schema::digest_key(origin, kind);
     read(digests, &key, |value| schema::decode_digests(&key, value))
+}
+
+pub(crate) fn takeovers(meta: &impl Rows) -> Result<Option<Takeovers>, Error> {
+    read(meta, schema::TAKEOVERS_KEY, schema::decode_takeovers)
 }
 
 pub(crate) fn origin(origins: &impl Rows, origin: &SiteName) -> Result<Option<OriginState>, Error> {

@@ -8,6 +8,7 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `meta` | `store` | format number, site text, instance text |
+//! | `meta` | `takeovers` | the takeovers that are known, as JSON |
 //! | `records` | kind`\0` id | origin text, group number, version number, hash 16 B, owner opt text (nothing: the origin), epoch number, time number, schema number, sequence number, record opt text, uncarried; where it has moved: count of former owners, each: site text, sequence number; count of other logs, each: site text, sequence number, version number, hash 16 B, uncarried. Uncarried: count, each: sequence near, time near |
 //! | `outcomes` | kind`\0` command-id text, 0 or 1 and id | origin text, sequence number, time number, change (`change.rs`; without id and command id) |
 //! | `messages` | origin`\0` sequence u64 BE | time number, kind text, count of commands, each: 0 (no id), 1 and id text, or 2 (the id before); command-id text |
@@ -27,7 +28,7 @@ use std::collections::BTreeMap;
 use freehold_core::{
     CommandId, Epoch, ForwardNumber, ForwardState, GroupDigest, GroupNumber, GroupState, Hash, Incarnation,
     InstanceName, KindName, Lane, LastUpdate, LogTime, RecordId, RecordState, RecordVersion, SiteName, StoredOutcome,
-    StreamSequence, Uncarried,
+    StreamSequence, Takeovers, Uncarried,
 };
 use redb::TableDefinition;
 
@@ -67,8 +68,10 @@ pub(crate) const FORWARDS: TableName = TableName { name: "forwards", number: 8 }
 pub(crate) const TABLES: [&TableName; 8] =
     [&META, &RECORDS, &OUTCOMES, &MESSAGES, &GROUPS, &DIGESTS, &ORIGINS, &FORWARDS];
 
-/// The key of the only row of `meta`.
+/// The key of the row of `meta` that says whose store it is.
 pub(crate) const META_KEY: &[u8] = b"store";
+/// The key of the row of `meta` with the takeovers.
+pub(crate) const TAKEOVERS_KEY: &[u8] = b"takeovers";
 
 /// Most changes are smaller than this: room for a row without growing.
 const ROW_BYTES: usize = 512;
@@ -431,6 +434,14 @@ pub(crate) fn encode_forward(key: &[u8], state: &ForwardState) -> Result<Vec<u8>
 
 pub(crate) fn decode_forward(key: &[u8], value: &[u8]) -> Result<ForwardState, Damage> {
     decode(&FORWARDS, key, value, |row| serde_json::from_slice(row.rest()).map_err(|_| Malformed))
+}
+
+pub(crate) fn encode_takeovers(takeovers: &Takeovers) -> Result<Vec<u8>, Damage> {
+    encode_json(&META, TAKEOVERS_KEY, takeovers)
+}
+
+pub(crate) fn decode_takeovers(value: &[u8]) -> Result<Takeovers, Damage> {
+    decode(&META, TAKEOVERS_KEY, value, |row| serde_json::from_slice(row.rest()).map_err(|_| Malformed))
 }
 
 /// What a copy knows of one origin's records log.

@@ -5,8 +5,8 @@ use std::ops::Bound;
 use std::sync::OnceLock;
 
 use freehold_core::{
-    CommandId, CopyRead, ForwardNumber, ForwardState, GroupDigest, GroupNumber, GroupState, Hash, KindName, Lane,
-    LogTime, RecordId, RecordState, RecordVersion, SiteName, StoredOutcome, StreamSequence,
+    CommandId, CopyRead, Epoch, ForwardNumber, ForwardState, GroupDigest, GroupNumber, GroupState, Hash, KindName,
+    Lane, LogTime, RecordId, RecordState, RecordVersion, SiteName, StoredOutcome, StreamSequence, Takeovers, Term,
 };
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _};
 
@@ -33,6 +33,7 @@ pub struct Snapshot {
     digests: OnceLock<ReadTable>,
     origins: OnceLock<ReadTable>,
     forwards: OnceLock<ReadTable>,
+    takeovers: OnceLock<Takeovers>,
 }
 
 /// A page of a listing, in the byte order of ids.
@@ -67,6 +68,7 @@ impl Snapshot {
             digests: OnceLock::new(),
             origins: OnceLock::new(),
             forwards: OnceLock::new(),
+            takeovers: OnceLock::new(),
         }
     }
 
@@ -110,6 +112,45 @@ impl Snapshot {
             let state = schema::decode_record(key, value)?.state;
             let last = state.elsewhere.get(origin);
             Ok(last.map(|last| RecordSummary { id, version: last.version, hash: last.hash }))
+        })
+    }
+
+    /// Records whose newest update names a site as the owner, in an epoch before a term; deleted ones, and those that stand for
+    /// rights, included. Each with its epoch and version. Reads all records of the kind, page by page.
+    pub fn records_of_owner(
+        &self,
+        kind: &KindName,
+        owner: &SiteName,
+        before: Term,
+        after: Option<&RecordId>,
+        limit: usize,
+    ) -> Result<Page<(RecordId, Epoch, RecordVersion)>, Error> {
+        self.scan_records(kind, "", after, limit, |key, value| {
+            let state = schema::decode_record(key, value)?.state;
+            let found = state.owner == *owner && state.epoch.term() < before;
+            let id = schema::record_id_of_key(kind, key)?;
+            Ok(found.then_some((id, state.epoch, state.version)))
+        })
+    }
+
+    /// The outcomes in an origin's log that ask for commands, oldest first.
+    pub fn outcomes_with_emits(&self, origin: &SiteName) -> Result<Vec<(KindName, StoredOutcome)>, Error> {
+        self.health.guard(|| {
+            let prefix = schema::message_prefix(origin);
+            let mut found = Vec::new();
+            for row in self.messages()?.range::<&[u8]>(prefix.as_slice()..).map_err(Error::engine)? {
+                let (key, value) = row.map_err(Error::engine)?;
+                if !key.value().starts_with(&prefix) {
+                    break;
+                }
+                let message = schema::decode_message(key.value(), value.value())?;
+                for (id, command_id) in &message.commands {
+                    let outcome = rows::outcome(self.outcomes()?, &message.kind, id.as_ref(), command_id)?;
+                    let asks = |it: &StoredOutcome| it.origin == *origin && !it.change.emits.is_empty();
+                    found.extend(outcome.filter(asks).map(|outcome| (message.kind.clone(), outcome)));
+                }
+            }
+            Ok(found)
         })
     }
 
@@ -268,6 +309,17 @@ impl CopyRead for Snapshot {
 
     fn ids_with_prefix(&self, kind: &KindName, prefix: &str) -> Result<Vec<RecordId>, Error> {
         self.health.guard(|| rows::ids_with_prefix(self.records()?, kind, prefix))
+    }
+
+    fn takeovers(&self) -> Result<Takeovers, Error> {
+        if let Some(takeovers) = self.takeovers.get() {
+            return Ok(takeovers.clone());
+        }
+        let takeovers = self.health.guard(|| {
+            let meta = self.transaction.open_table(schema::META.definition()).map_err(Error::engine)?;
+            Ok(rows::takeovers(&meta)?.unwrap_or_default())
+        })?;
+        Ok(self.takeovers.get_or_init(|| takeovers).clone())
     }
 
     fn forwards(

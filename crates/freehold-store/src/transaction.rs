@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use freehold_core::{
     CommandId, CopyRead, CopyWrite, ForwardNumber, ForwardState, GroupDigest, GroupNumber, GroupState, KindName, Lane,
-    LogTime, RecordId, RecordPlace, RecordState, SiteName, StoredOutcome, StreamSequence,
+    LogTime, RecordId, RecordPlace, RecordState, SiteName, StoredOutcome, StreamSequence, Takeovers,
 };
 use redb::{ReadableTable as _, Table, WriteTransaction};
 
@@ -28,6 +28,7 @@ type OpenTable<'t> = Table<'t, &'static [u8], &'static [u8]>;
 /// [`Writer::transact`](crate::Writer::transact).
 #[derive(Debug)]
 pub struct Transaction<'t> {
+    meta: OpenTable<'t>,
     records: OpenTable<'t>,
     outcomes: OpenTable<'t>,
     messages: OpenTable<'t>,
@@ -56,7 +57,13 @@ impl<'t> Transaction<'t> {
     /// Tables are opened once for a transaction: opening one costs as much as a read.
     pub(crate) fn open(transaction: &'t WriteTransaction, cache: Cache, health: Health) -> Result<Self, Error> {
         let open = |table: &schema::TableName| transaction.open_table(table.definition()).map_err(Error::engine);
+        let meta = open(&schema::META)?;
+        let mut cache = cache;
+        if cache.takeovers.is_none() {
+            cache.takeovers = Some(rows::takeovers(&meta)?.unwrap_or_default());
+        }
         Ok(Self {
+            meta,
             records: open(&schema::RECORDS)?,
             outcomes: open(&schema::OUTCOMES)?,
             messages: open(&schema::MESSAGES)?,
@@ -226,6 +233,10 @@ impl CopyRead for Transaction<'_> {
         self.health.guard(|| rows::ids_with_prefix(&self.records, kind, prefix))
     }
 
+    fn takeovers(&self) -> Result<Takeovers, Error> {
+        Ok(self.cache.takeovers.clone().unwrap_or_default())
+    }
+
     fn forwards(
         &self,
         lane: &Lane<'_>,
@@ -309,6 +320,13 @@ impl CopyWrite for Transaction<'_> {
         let key = schema::message_key(origin, sequence);
         let row = schema::encode_message(&key, time, kind, commands);
         self.health.guard(|| insert(&mut self.messages, &key, &row))
+    }
+
+    fn put_takeovers(&mut self, takeovers: &Takeovers) -> Result<(), Error> {
+        let row = schema::encode_takeovers(takeovers)?;
+        self.health.guard(|| insert(&mut self.meta, schema::TAKEOVERS_KEY, &row))?;
+        self.cache.takeovers = Some(takeovers.clone());
+        Ok(())
     }
 
     fn put_group(

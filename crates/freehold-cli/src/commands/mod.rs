@@ -7,3 +7,5 @@ pub(crate) mod provision;
 pub(crate) mod rehome;
 pub(crate) mod send;
 pub(crate) mod status;
+pub(crate) mod stranded;
+pub(crate) mod takeover;

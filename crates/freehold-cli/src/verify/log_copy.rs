@@ -11,7 +11,7 @@ use std::convert::Infallible;
 use freehold_core::{
     Anomaly, CommandId, CopyRead, CopyWrite, Epoch, ForwardNumber, ForwardState, GroupDigest, GroupNumber, GroupState,
     Hash, KindName, Lane, LogMessage, LogTime, RecordId, RecordPlace, RecordState, RecordVersion, Retention, SiteName,
-    StoredOutcome, StreamSequence, apply,
+    StoredOutcome, StreamSequence, Takeovers, apply,
 };
 
 use super::compare::{RecordMap, Summary};
@@ -32,6 +32,8 @@ pub(super) struct LogCopy {
     /// The last message of the kind before the journal began.
     start: StreamSequence,
     applied: StreamSequence,
+    takeovers: Takeovers,
+    groups: HashMap<u16, GroupState>,
     anomalies: Vec<(StreamSequence, Anomaly)>,
     anomaly_count: usize,
 }
@@ -60,8 +62,8 @@ struct JournalEntry {
 }
 
 impl LogCopy {
-    /// An empty one.
-    pub(super) fn new(origin: SiteName) -> Self {
+    /// An empty one, that knows which sites were taken over.
+    pub(super) fn new(origin: SiteName, takeovers: Takeovers) -> Self {
         Self {
             origin,
             records: HashMap::new(),
@@ -70,6 +72,8 @@ impl LogCopy {
             newest: Vec::new(),
             start: StreamSequence(0),
             applied: StreamSequence(0),
+            takeovers,
+            groups: HashMap::new(),
             anomalies: Vec::new(),
             anomaly_count: 0,
         }
@@ -168,8 +172,8 @@ impl CopyRead for LogCopy {
         Ok(None)
     }
 
-    fn group(&self, _: &SiteName, _: &KindName, _: GroupNumber) -> Result<GroupState, Infallible> {
-        Ok(GroupState::default())
+    fn group(&self, _: &SiteName, _: &KindName, group: GroupNumber) -> Result<GroupState, Infallible> {
+        Ok(self.groups.get(&group.0).cloned().unwrap_or_default())
     }
 
     fn outcomes_of_message(&self, _: &SiteName, _: StreamSequence) -> Result<Vec<StoredOutcome>, Infallible> {
@@ -186,6 +190,10 @@ impl CopyRead for LogCopy {
 
     fn ids_with_prefix(&self, _: &KindName, _: &str) -> Result<Vec<RecordId>, Infallible> {
         Ok(Vec::new())
+    }
+
+    fn takeovers(&self) -> Result<Takeovers, Infallible> {
+        Ok(self.takeovers.clone())
     }
 
     fn forwards(
@@ -255,7 +263,20 @@ impl CopyWrite for LogCopy {
         Ok(())
     }
 
-    fn put_group(&mut self, _: &SiteName, _: &KindName, _: GroupNumber, _: &GroupState) -> Result<(), Infallible> {
+    fn put_takeovers(&mut self, takeovers: &Takeovers) -> Result<(), Infallible> {
+        self.takeovers = takeovers.clone();
+        Ok(())
+    }
+
+    /// The newest claim tells which life of the log a message is of.
+    fn put_group(
+        &mut self,
+        _: &SiteName,
+        _: &KindName,
+        group: GroupNumber,
+        state: &GroupState,
+    ) -> Result<(), Infallible> {
+        self.groups.insert(group.0, GroupState { claim: state.claim.clone(), ..GroupState::default() });
         Ok(())
     }
 }
@@ -298,7 +319,7 @@ mod tests {
 
     #[test]
     fn digests_are_told_for_every_position_since_the_start() {
-        let mut copy = LogCopy::new("ewr".parse().unwrap());
+        let mut copy = LogCopy::new("ewr".parse().unwrap(), Takeovers::default());
         let (first, hash_1) = update(5, "a", 1, None);
         copy.apply(&first);
         copy.begin_journal();
@@ -323,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_message_that_does_not_fit_its_hash_is_an_anomaly_and_changes_nothing() {
-        let mut copy = LogCopy::new("ewr".parse().unwrap());
+        let mut copy = LogCopy::new("ewr".parse().unwrap(), Takeovers::default());
         let (mut message, _) = update(1, "a", 1, None);
         let text = String::from_utf8(message.payload.to_vec()).unwrap();
         message.payload = text.replace("\"record\":1", "\"record\":2").into();

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use indicatif::ProgressBar;
 use tokio::time::timeout;
 
-use freehold_core::{KindName, SiteName, StreamSequence};
+use freehold_core::{KindName, SiteName, StreamSequence, Takeovers};
 use freehold_jetstream::{Connection, RecordsReader};
 
 use super::log_copy::LogCopy;
@@ -30,6 +30,7 @@ impl LogReader {
         connection: &Connection,
         origin: &SiteName,
         kind: &KindName,
+        takeovers: Takeovers,
         progress: &ProgressBar,
     ) -> anyhow::Result<Self> {
         let mut reader = Self {
@@ -37,7 +38,7 @@ impl LogReader {
             origin: origin.clone(),
             kind: kind.clone(),
             end: StreamSequence(0),
-            copy: LogCopy::new(origin.clone()),
+            copy: LogCopy::new(origin.clone(), takeovers),
         };
         reader.read_on(progress).await?;
         reader.copy.begin_journal();

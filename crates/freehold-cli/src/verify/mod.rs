@@ -23,8 +23,8 @@ use anyhow::ensure;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
-use freehold_core::{GroupDigest, GroupNumber, KindName, SiteName, StreamSequence};
-use freehold_jetstream::{Client, Members};
+use freehold_core::{GroupDigest, GroupNumber, KindName, SiteName, StreamSequence, Takeovers};
+use freehold_jetstream::{Client, Members, SitesLog};
 
 use crate::arguments::VerifyArguments;
 use crate::context::Context;
@@ -64,8 +64,9 @@ pub(crate) async fn run(context: &Context, arguments: VerifyArguments) -> anyhow
     );
     let instances: Vec<_> = instances.into_iter().filter(|instance| sites.contains(&instance.site)).collect();
     let progress = progress();
-    let mut verification =
-        Verification { client, arguments, instances, progress: progress.clone(), report: Report::default() };
+    let takeovers = takeovers(&client, &sites).await;
+    let report = Report::default();
+    let mut verification = Verification { client, arguments, instances, takeovers, progress: progress.clone(), report };
     verification.find_absent(&sites, &kinds).await;
     for kind in &kinds {
         for origin in &sites {
@@ -87,8 +88,21 @@ struct Verification {
     client: Client,
     arguments: VerifyArguments,
     instances: Vec<Instance>,
+    takeovers: Takeovers,
     progress: ProgressBar,
     report: Report,
+}
+
+/// What the logs of all sites that answer say of takeovers: what lies beyond a cut is in no copy.
+async fn takeovers(client: &Client, sites: &[SiteName]) -> Takeovers {
+    let mut takeovers = Takeovers::default();
+    for site in sites {
+        let log = SitesLog::new(client.connection().in_domain(site), site.clone());
+        for message in log.takeovers(site).await.unwrap_or_default() {
+            takeovers.note(message.takeover, message.sequence);
+        }
+    }
+    takeovers
 }
 
 /// What a copy is compared with.
@@ -133,7 +147,9 @@ impl Verification {
         self.progress.set_message(format!("reading {kind} of {origin}"));
         let mut waiting: Vec<_> =
             self.instances.iter().filter(|instance| instance.kinds.contains(kind)).cloned().collect();
-        let mut reference = match LogReader::open(self.client.connection(), origin, kind, &self.progress).await {
+        let takeovers = self.takeovers.clone();
+        let opened = LogReader::open(self.client.connection(), origin, kind, takeovers, &self.progress).await;
+        let mut reference = match opened {
             Ok(reader) => Reference::Stream(Box::new(reader)),
             Err(error) => {
                 self.report.unreachable.push(format!("the records stream of {origin}: {}", one_line(&error)));

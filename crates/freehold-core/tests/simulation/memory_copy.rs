@@ -7,7 +7,7 @@ use std::rc::Rc;
 use freehold_core::{
     Applied, CommandId, CopyRead, CopyWrite, ForwardNumber, ForwardState, GroupDigest, GroupNumber, GroupState,
     KindName, Lane, LogMessage, LogTime, RecordId, RecordPlace, RecordState, Retention, SiteName, StoredOutcome,
-    StreamSequence, apply, may_expire,
+    StreamSequence, Takeovers, apply, may_expire,
 };
 
 pub(crate) type CommandKey = (Option<RecordId>, CommandId);
@@ -117,6 +117,10 @@ impl CopyRead for MemoryCopy {
     }
 
     /// There is one site.
+    fn takeovers(&self) -> Result<Takeovers, Infallible> {
+        Ok(Takeovers::default())
+    }
+
     fn forwards(
         &self,
         _: &Lane<'_>,
@@ -168,6 +172,10 @@ impl CopyWrite for MemoryCopy {
         commands: &[CommandKey],
     ) -> Result<(), Infallible> {
         self.messages.insert(sequence.0, (time.0, GroupNumber(0), commands.into()));
+        Ok(())
+    }
+
+    fn put_takeovers(&mut self, _: &Takeovers) -> Result<(), Infallible> {
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 
 use freehold_core::{
     CommandId, CopyRead, CopyWrite, ForwardNumber, ForwardState, GroupDigest, GroupNumber, GroupState, KindName, Lane,
-    LogTime, RecordId, RecordPlace, RecordState, SiteName, StoredOutcome, StreamSequence,
+    LogTime, RecordId, RecordPlace, RecordState, SiteName, StoredOutcome, StreamSequence, Takeovers,
 };
 
 type CommandKey = (Option<RecordId>, CommandId);
@@ -19,6 +19,14 @@ pub(crate) struct SitesCopy {
     groups: BTreeMap<SiteName, GroupState>,
     pub(crate) forwards: BTreeMap<(SiteName, SiteName, ForwardNumber), ForwardState>,
     pub(crate) digests: BTreeMap<SiteName, GroupDigest>,
+    pub(crate) takeovers: Takeovers,
+}
+
+impl SitesCopy {
+    /// A copy that has read nothing, and knows of takeovers.
+    pub(crate) fn knowing(takeovers: Takeovers) -> Self {
+        Self { takeovers, ..Self::default() }
+    }
 }
 
 impl CopyRead for SitesCopy {
@@ -65,6 +73,10 @@ impl CopyRead for SitesCopy {
 
     fn ids_with_prefix(&self, _: &KindName, prefix: &str) -> Result<Vec<RecordId>, Infallible> {
         Ok(self.records.keys().filter(|id| id.as_str().starts_with(prefix)).cloned().collect())
+    }
+
+    fn takeovers(&self) -> Result<Takeovers, Infallible> {
+        Ok(self.takeovers.clone())
     }
 
     fn forwards(
@@ -133,6 +145,11 @@ impl CopyWrite for SitesCopy {
         commands: &[CommandKey],
     ) -> Result<(), Infallible> {
         self.messages.insert((origin.clone(), sequence), commands.to_vec());
+        Ok(())
+    }
+
+    fn put_takeovers(&mut self, takeovers: &Takeovers) -> Result<(), Infallible> {
+        self.takeovers = takeovers.clone();
         Ok(())
     }
 

@@ -13,6 +13,9 @@ use crate::rules::site;
 
 pub(crate) const RETENTION: Retention = Retention { outcomes_ms: 3_600_000, history: 16 };
 
+/// Of a site's records log.
+pub(crate) const FIRST_LIFE: u64 = 1;
+
 pub(crate) struct Instance {
     pub(crate) site: usize,
     pub(crate) copy: SitesCopy,
@@ -31,7 +34,7 @@ impl Instance {
         Self {
             site: at,
             copy: SitesCopy::default(),
-            holder: holder(at, name, 0, definition, batched),
+            holder: holder(at, name, (0, FIRST_LIFE), definition, batched),
             answers: VecDeque::new(),
             effects: VecDeque::new(),
             consumer: None,
@@ -40,9 +43,9 @@ impl Instance {
     }
 
     /// The process dies and is started again on the copy that it had committed.
-    pub(crate) fn crash(&mut self, name: &str, definition: &Arc<KindDefinition>, batched: bool) {
+    pub(crate) fn crash(&mut self, name: &str, log: u64, definition: &Arc<KindDefinition>, batched: bool) {
         self.lives += 1;
-        self.holder = holder(self.site, name, self.lives, definition, batched);
+        self.holder = holder(self.site, name, (self.lives, log), definition, batched);
         self.answers.clear();
         self.effects.clear();
         self.consumer = None;
@@ -62,14 +65,14 @@ impl Instance {
     }
 }
 
-fn holder(at: usize, name: &str, life: u64, definition: &Arc<KindDefinition>, batched: bool) -> Holder {
+fn holder(at: usize, name: &str, (life, log): (u64, u64), definition: &Arc<KindDefinition>, batched: bool) -> Holder {
     Holder::new(HolderOptions {
         flush: FlushContext {
             definition: Arc::clone(definition),
             site: site(at),
             sites: (0..3).map(site).collect(),
             group: GroupNumber(0),
-            log: Incarnation::new(1, "sim"),
+            log: Incarnation::new(log, "sim"),
             retention: RETENTION,
             max_payload_bytes: 1 << 20,
         },

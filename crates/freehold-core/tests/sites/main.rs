@@ -1,5 +1,5 @@
 //! A seeded simulation of three sites: commands taken anywhere, forwarded, returned and decided once; records that move; links
-//! that are cut; copies that lag; holders that crash, claim in turn and believe too long. Real holders and copies, logs without a server.
+//! that are cut; sites that are lost, taken over and come back; copies that lag; holders that crash, claim in turn and believe too long. Real holders and copies, logs without a server.
 //!
 //! `FREEHOLD_SEEDS=n` runs n seeds, `FREEHOLD_SEED=n` the one, with what happened printed.
 
@@ -7,6 +7,7 @@
 
 mod copy;
 mod instance;
+mod loss;
 mod rules;
 mod world;
 

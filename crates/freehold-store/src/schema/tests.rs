@@ -154,6 +154,7 @@ prop_compose! {
                 outcome: Outcome { status, version: RecordVersion(version), reply, error },
                 emits,
                 forwarded,
+                repeats: false,
             },
             origin,
             sequence: StreamSequence(message_sequence),
@@ -198,6 +199,7 @@ prop_compose! {
             tried_by: tried_by.into_iter().map(|instance| Member { instance, nonce: "nonce".parse().unwrap() }).collect(),
             claim_time: LogTime(times[0]),
             decided_until: LogTime(times[1]),
+            emitted: received.clone(),
             sent,
             received,
         }
@@ -413,6 +415,7 @@ fn the_layouts_of_format_1_stay_as_they_are() {
                 body: json("3"),
             }],
             forwarded: None,
+            repeats: false,
         },
         origin: site,
         sequence: StreamSequence(6),

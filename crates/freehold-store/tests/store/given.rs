@@ -69,6 +69,7 @@ pub(crate) fn outcome(id: &RecordId, command_id: &str, sequence: u64) -> StoredO
             },
             emits: Vec::new(),
             forwarded: None,
+            repeats: false,
         },
         origin: site(),
         sequence: StreamSequence(sequence),

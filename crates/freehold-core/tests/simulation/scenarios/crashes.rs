@@ -240,6 +240,10 @@ impl CopyRead for BrokenCopy {
         Err(Broken)
     }
 
+    fn takeovers(&self) -> Result<freehold_core::Takeovers, Broken> {
+        Err(Broken)
+    }
+
     fn forwards(&self, _: &Lane<'_>, _: ForwardNumber, _: usize) -> Result<Vec<(ForwardNumber, ForwardState)>, Broken> {
         Err(Broken)
     }

@@ -1,0 +1,221 @@
+//! What sites say of each other's loss in their records logs: seals, takeovers, new lives. And the mirrors that a seal freezes.
+
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::{Config, External, LastRawMessageErrorKind, Source};
+use futures::StreamExt as _;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use freehold_core::subject;
+use freehold_core::{
+    Incarnation, Life, LogMessage, LogTime, PublishFailure, Seal, SiteName, StreamSequence, Takeover, TakeoverMessage,
+};
+
+use crate::command_log::milliseconds;
+use crate::connection::Connection;
+use crate::error::ApiError;
+use crate::records_log::{EXPECTED_SEQUENCE, EXPECTED_SUBJECT, acknowledged, log_state, open_consumer, read_message};
+
+/// Where a sealed mirror says so.
+pub(crate) const SEALED_KEY: &str = "freehold-sealed";
+/// Where a mirror that was made anew says which life of the origin's log it is of.
+const LIFE_KEY: &str = "freehold-life";
+/// Messages at the end of a log that are looked at.
+const TAIL_MESSAGES: u64 = 100;
+
+/// The records logs that a site has: its own, and the mirrors of others. Whose site that is, the connection says.
+#[derive(Debug, Clone)]
+pub struct SitesLog {
+    connection: Connection,
+    site: SiteName,
+}
+
+/// How this site has another one's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MirrorState {
+    /// It was frozen by a seal.
+    pub is_sealed: bool,
+    /// How many lives the log has had, as far as was known when the mirror was made.
+    pub lives: u64,
+    /// The last message that it has.
+    pub last: StreamSequence,
+}
+
+impl SitesLog {
+    /// The logs at a site, which the connection leads to.
+    pub fn new(connection: Connection, site: SiteName) -> Self {
+        Self { connection, site }
+    }
+
+    /// For whom this site has sealed a log, and where it says so.
+    pub async fn newest_seal(&self, lost: &SiteName) -> Result<Option<(StreamSequence, Seal)>, ApiError> {
+        let newest = self.newest(&self.site, &subject::seal(&self.site, lost)).await?;
+        Ok(newest.map(|(sequence, _, seal)| (sequence, seal)))
+    }
+
+    /// Seals a log, unless somebody has done so since that was looked at.
+    pub async fn seal(
+        &self,
+        lost: &SiteName,
+        expected: StreamSequence,
+        seal: &Seal,
+    ) -> Result<StreamSequence, PublishFailure> {
+        let subject = subject::seal(&self.site, lost);
+        self.publish(subject.clone(), &subject, expected, seal).await
+    }
+
+    /// Logs a takeover by this site, unless it has sealed the log for somebody else since.
+    pub async fn take_over(&self, sealed_at: StreamSequence, takeover: &Takeover) -> Result<(), PublishFailure> {
+        let fence = subject::seal(&self.site, &takeover.lost);
+        self.publish(subject::takeover(&self.site, &takeover.lost), &fence, sealed_at, takeover).await.map(|_| ())
+    }
+
+    /// All takeovers that a site has logged, as far as the log of it that is here has them.
+    pub async fn takeovers(&self, taker: &SiteName) -> Result<Vec<TakeoverMessage>, ApiError> {
+        let stream = subject::records_stream(taker);
+        let filters = vec![subject::takeovers_filter(taker)];
+        let consumer = open_consumer(&self.connection, &stream, filters, StreamSequence(0)).await?;
+        let pending = usize::try_from(consumer.cached_info().num_pending).unwrap_or(usize::MAX);
+        let messages = consumer.messages().await.map_err(|error| ApiError::new("reading takeovers", error))?;
+        let read: Vec<_> = messages.take(pending).collect().await;
+        Ok(read.into_iter().flatten().filter_map(|message| read_takeover(&message)).collect())
+    }
+
+    /// The newest life of a site's log that its stream here tells of; nothing where it is the first.
+    pub async fn life(&self, site: &SiteName) -> Result<Option<(StreamSequence, Life)>, ApiError> {
+        let newest = self.newest(site, &subject::life(site)).await?;
+        Ok(newest.map(|(sequence, _, life)| (sequence, life)))
+    }
+
+    /// Begins a new life of this site's log, unless somebody has done so since that was looked at.
+    pub async fn begin_life(&self, expected: StreamSequence, life: &Life) -> Result<StreamSequence, PublishFailure> {
+        let subject = subject::life(&self.site);
+        self.publish(subject.clone(), &subject, expected, life).await
+    }
+
+    /// How this site has another one's log.
+    pub async fn mirror(&self, origin: &SiteName) -> Result<MirrorState, ApiError> {
+        let (config, last) = self.stream(origin).await?;
+        let life = config.metadata.get(LIFE_KEY).and_then(|text| Incarnation::parse(text));
+        let is_sealed = config.metadata.contains_key(SEALED_KEY);
+        Ok(MirrorState { is_sealed, lives: life.map_or(1, |life| life.counter()), last })
+    }
+
+    /// Freezes this site's mirror of a log: it takes no more. Doing it twice is doing it once.
+    pub async fn freeze(&self, origin: &SiteName) -> Result<StreamSequence, ApiError> {
+        let (mut config, _) = self.stream(origin).await?;
+        if config.mirror.take().is_some() {
+            config.subjects = vec![subject::sealed_mirror(&self.site, origin)];
+            config.metadata.insert(SEALED_KEY.to_owned(), "true".to_owned());
+            let updated = self.connection.jetstream.update_stream(config).await;
+            updated.map_err(|error| ApiError::new(format!("sealing the mirror of {origin}"), error))?;
+        }
+        Ok(self.stream(origin).await?.1)
+    }
+
+    /// Mirrors an origin again, in the life that its log is in now.
+    pub async fn mirror_again(&self, origin: &SiteName, life: &Incarnation) -> Result<(), ApiError> {
+        let (mut config, _) = self.stream(origin).await?;
+        if config.metadata.remove(SEALED_KEY).is_none() {
+            return Ok(());
+        }
+        let failed =
+            |error: Box<dyn std::error::Error + Send + Sync>| ApiError::new(format!("mirroring {origin} again"), error);
+        config.subjects = Vec::new();
+        config.metadata.insert(LIFE_KEY.to_owned(), life.to_string());
+        config.mirror = Some(mirror_of(origin));
+        let name = config.name.clone();
+        let jetstream = &self.connection.jetstream;
+        jetstream.delete_stream(&name).await.map_err(|error| failed(error.into()))?;
+        jetstream.create_stream(config).await.map_err(|error| failed(error.into()))?;
+        Ok(())
+    }
+
+    /// Which life of a lost site's log this site has heard of last.
+    pub async fn newest_life_of(&self, lost: &SiteName) -> Result<Incarnation, ApiError> {
+        let (config, last) = self.stream(lost).await?;
+        let mirrored = config.metadata.get(LIFE_KEY).and_then(|text| Incarnation::parse(text));
+        let logged = self.life(lost).await?.map(|(_, life)| life.log);
+        if let Some(newest) = mirrored.into_iter().chain(logged).max_by_key(Incarnation::counter) {
+            return Ok(newest);
+        }
+        #[derive(serde::Deserialize)]
+        struct Head {
+            log: Incarnation,
+        }
+        let tail = self.tail(lost, last).await?;
+        let heads = tail.iter().rev().filter_map(|message| serde_json::from_slice::<Head>(&message.payload).ok());
+        Ok(heads.map(|head| head.log).next().unwrap_or_else(|| Incarnation::new(1, "unknown")))
+    }
+
+    /// The last messages of an origin's log here up to a sequence, a few of them.
+    pub async fn tail(&self, origin: &SiteName, last: StreamSequence) -> Result<Vec<LogMessage>, ApiError> {
+        let stream = subject::records_stream(origin);
+        let behind = StreamSequence(last.0.saturating_sub(TAIL_MESSAGES));
+        let consumer = open_consumer(&self.connection, &stream, vec![format!("fh.{origin}.>")], behind).await?;
+        let pending = usize::try_from(consumer.cached_info().num_pending).unwrap_or(usize::MAX);
+        let messages = consumer.messages().await.map_err(|error| ApiError::new("reading the end of a log", error))?;
+        let read: Vec<_> = messages.take(pending).collect().await;
+        let message = |message| read_message(&message).ok().and_then(|(_, message)| message);
+        Ok(read.into_iter().flatten().filter_map(message).filter(|message| message.sequence <= last).collect())
+    }
+
+    async fn stream(&self, origin: &SiteName) -> Result<(Config, StreamSequence), ApiError> {
+        let name = subject::records_stream(origin);
+        let last = log_state(&self.connection, &name).await?.last;
+        let stream = self.connection.jetstream.get_stream(&name).await;
+        let stream = stream.map_err(|error| ApiError::new(format!("asking for {name}"), error))?;
+        Ok((stream.cached_info().config.clone(), last))
+    }
+
+    async fn newest<T: DeserializeOwned>(
+        &self,
+        site: &SiteName,
+        subject: &str,
+    ) -> Result<Option<(StreamSequence, LogTime, T)>, ApiError> {
+        let what = || format!("reading the newest message on {subject}");
+        let stream = self.connection.jetstream.get_stream_no_info(subject::records_stream(site)).await;
+        let stream = stream.map_err(|error| ApiError::new(what(), error))?;
+        match stream.get_last_raw_message_by_subject(subject).await {
+            Ok(message) => {
+                let body = serde_json::from_slice(&message.payload).map_err(|error| ApiError::new(what(), error))?;
+                Ok(Some((StreamSequence(message.sequence), LogTime(milliseconds(message.time)), body)))
+            }
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(ApiError::new(what(), error)),
+        }
+    }
+
+    async fn publish(
+        &self,
+        subject: String,
+        fence: &str,
+        expected: StreamSequence,
+        body: &impl Serialize,
+    ) -> Result<StreamSequence, PublishFailure> {
+        let payload = serde_json::to_vec(body).map_err(|error| PublishFailure::Unknown(error.to_string()))?;
+        let publish = PublishMessage::build()
+            .payload(payload.into())
+            .header(EXPECTED_SEQUENCE, expected.to_string())
+            .header(EXPECTED_SUBJECT, fence);
+        let sent = self.connection.jetstream.send_publish(subject, publish).await;
+        Ok(StreamSequence(acknowledged(sent).await?.sequence))
+    }
+}
+
+/// Where a mirror of an origin's log reads.
+pub(crate) fn mirror_of(origin: &SiteName) -> Source {
+    Source {
+        name: subject::records_stream(origin),
+        external: Some(External { api_prefix: format!("$JS.{origin}.API"), delivery_prefix: None }),
+        ..Source::default()
+    }
+}
+
+/// The takeover that a message tells of, where it is one.
+pub(crate) fn read_takeover(message: &async_nats::jetstream::Message) -> Option<TakeoverMessage> {
+    let info = message.info().ok()?;
+    let takeover = serde_json::from_slice(&message.payload).ok()?;
+    let time = LogTime(milliseconds(info.published));
+    Some(TakeoverMessage { sequence: StreamSequence(info.stream_sequence), time, takeover })
+}

@@ -1,0 +1,85 @@
+//! What an instance learns of takeovers before it reads any log: what lies beyond a cut must not be applied.
+
+use freehold_core::{CopyRead as _, Incarnation, Life, SiteName, StreamSequence, Takeover, Takeovers};
+use freehold_jetstream::{Connection, RecordsLogFacts, SitesLog};
+use freehold_store::Store;
+
+use crate::config::ServiceConfig;
+use crate::instance::open_store;
+use crate::loss_care::known_here;
+use crate::service::StartError;
+
+/// What the streams at the own site tell of takeovers.
+pub(crate) struct Past {
+    site: SiteName,
+    known: Takeovers,
+    /// The life of the own log, before this start.
+    log: Incarnation,
+}
+
+impl Past {
+    /// Reads the own log and the mirrors of others. `known` is what an earlier life of this instance knew.
+    pub(crate) async fn find(
+        connection: &Connection,
+        config: &ServiceConfig,
+        facts: &RecordsLogFacts,
+        known: &Takeovers,
+    ) -> Result<Self, StartError> {
+        let mut known = known.clone();
+        for message in known_here(connection, &config.site, &config.sites).await? {
+            known.note(message.takeover, message.sequence);
+        }
+        let life = SitesLog::new(connection.clone(), config.site.clone()).life(&config.site).await?;
+        let mut log = facts.incarnation.clone();
+        if let Some((_, Life { log: newest, ended_by, logged_at })) = life {
+            // Whoever starts in a new life of the log learns what has ended the last one.
+            known.note(ended_by, logged_at);
+            log = newest;
+        }
+        Ok(Self { site: config.site.clone(), known, log })
+    }
+
+    /// Tells the copy. One that has applied what does not count is set aside, and made anew; tells whether that was so.
+    pub(crate) async fn teach(
+        &self,
+        config: &ServiceConfig,
+        store: Store,
+    ) -> Result<(Store, Takeovers, bool), StartError> {
+        let snapshot = store.reader().snapshot().map_err(StartError::Store)?;
+        let stored = snapshot.takeovers().map_err(StartError::Store)?;
+        let mut takeovers = self.known.clone();
+        for (takeover, sequence) in stored.logged() {
+            takeovers.note(takeover.clone(), sequence);
+        }
+        let mut is_ahead = false;
+        for takeover in takeovers.iter() {
+            let is_new = stored.iter().all(|it| (&it.ballot, &it.lost) != (&takeover.ballot, &takeover.lost));
+            let applied = snapshot.applied(&takeover.lost).map_err(StartError::Store)?;
+            is_ahead |= is_new && applied > takeover.cut;
+        }
+        drop(snapshot);
+        let store = if is_ahead {
+            drop(store);
+            open_store(config, true).await?.0
+        } else {
+            store
+        };
+        Ok((store, takeovers, is_ahead))
+    }
+
+    /// The takeover that has ended this site's life, where it has not begun a new one, and where that was logged.
+    pub(crate) fn loss<'t>(&self, takeovers: &'t Takeovers) -> Option<(&'t Takeover, StreamSequence)> {
+        let of_site = |(takeover, _): &(&Takeover, StreamSequence)| takeover.lost == self.site;
+        let (takeover, at) = takeovers.logged().rev().find(of_site)?;
+        // Instances that have lived on in the old life may have logged something since the new one began.
+        (takeover.lost_log.counter() + 1 >= self.log.counter()).then_some((takeover, at))
+    }
+
+    /// The life of the log that the instance works in.
+    pub(crate) fn log(&self, takeovers: &Takeovers) -> Incarnation {
+        match self.loss(takeovers) {
+            Some((takeover, at)) => Life::after(takeover.clone(), at).log,
+            None => self.log.clone(),
+        }
+    }
+}

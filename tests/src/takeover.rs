@@ -1,0 +1,68 @@
+//! What an operator does when a site is lost, as requests: the steps of `freehold takeover`.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use freehold::runtime::{LossAnswer, LossRequest, SealAnswer, SealRequest, TakeOverAnswer, TakeOverRequest};
+use freehold::{Client, SendOptions};
+use freehold_core::{Ballot, Refusal, SiteName, subject};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::workload;
+
+/// How long one step may take.
+const STEP: Duration = Duration::from_secs(10);
+
+/// What was known before, and what came of it.
+#[derive(Debug)]
+pub struct Taken {
+    /// What the members knew.
+    pub known: Vec<LossAnswer>,
+    /// The ballot.
+    pub ballot: Ballot,
+    /// The taker's word.
+    pub answer: TakeOverAnswer,
+}
+
+/// Asks a site; the refusal where it refuses.
+pub async fn ask<A: DeserializeOwned>(
+    client: &Client,
+    site: &str,
+    what: &str,
+    request: &impl Serialize,
+) -> Result<Result<A, Refusal>> {
+    let subject = subject::operator(&site.parse()?, &workload::kind(), what);
+    let options = SendOptions { timeout: STEP, ..SendOptions::default() };
+    let answer = client.request_to(subject, serde_json::to_vec(request)?.into(), &options).await;
+    let answer = answer.with_context(|| format!("{what} at {site}"))?;
+    Ok(match answer.result {
+        Ok(body) => Ok(serde_json::from_slice(&body)?),
+        Err(refusal) => Err(refusal),
+    })
+}
+
+/// Takes a site over; the members are those that are asked, the taker the first of them.
+pub async fn take_over(client: &Client, lost: &str, members: &[&str]) -> Result<Result<Taken, Refusal>> {
+    let lost: SiteName = lost.parse()?;
+    let taker: SiteName = members.first().context("no taker")?.parse()?;
+    let mut known: Vec<LossAnswer> = Vec::new();
+    for member in members {
+        match ask(client, member, "loss", &LossRequest { lost: lost.clone() }).await? {
+            Ok(answer) => known.push(answer),
+            Err(refusal) => return Ok(Err(refusal)),
+        }
+    }
+    let term = known.iter().map(|answer| answer.newest_term).max().unwrap_or_default().next();
+    let ballot = Ballot { term, taker };
+    let mut sealed: Vec<SealAnswer> = Vec::new();
+    for member in members {
+        match ask(client, member, "seal", &SealRequest { lost: lost.clone(), ballot: ballot.clone() }).await? {
+            Ok(answer) => sealed.push(answer),
+            Err(refusal) => return Ok(Err(refusal)),
+        }
+    }
+    let request = TakeOverRequest { lost, ballot: ballot.clone(), sealed };
+    let answer = ask(client, members[0], "take-over", &request).await?;
+    Ok(answer.map(|answer| Taken { known, ballot, answer }))
+}
