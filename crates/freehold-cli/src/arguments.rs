@@ -76,6 +76,10 @@ pub(crate) enum Task {
     Takeover(TakeoverArguments),
     /// Show what a site had when it was taken over and that does not count; send it again, or forget it.
     Stranded(StrandedArguments),
+    /// Give a site that has lost its log, or a part of it, what another site's mirror has.
+    Restore(RestoreArguments),
+    /// Look whether a running deployment is as Freehold needs it, and say how to mend what is not.
+    Doctor(DoctorArguments),
     /// Prove that all copies are equal to one another and to the streams, or show where they differ.
     Verify(VerifyArguments),
 }
@@ -324,6 +328,43 @@ pub(crate) struct TakeoverArguments {
     /// Only show what would be kept and lost.
     #[arg(long, conflicts_with = "yes")]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  freehold restore --site ewr --sites ewr,jfk,lga
+  freehold restore --site ewr --sites ewr,jfk,lga --yes
+
+An instance does not start where another site has more of its site's log than the site itself: its disk was lost, or put back from an
+old copy. This makes the log anew from the furthest mirror: the same messages at the same places. Stop the site's instances first, and
+provision the site if its streams are gone. All other sites must answer, so that the furthest is found.")]
+pub(crate) struct RestoreArguments {
+    /// The site.
+    #[arg(long, value_name = "SITE")]
+    pub(crate) site: SiteName,
+    /// All sites; without it, those of the configuration, or those that answer.
+    #[arg(long, value_delimiter = ',', value_name = "SITE,…")]
+    pub(crate) sites: Vec<SiteName>,
+    /// Do it, and do not only say what would be done.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  freehold doctor
+  freehold --json doctor --sites ewr,jfk,lga
+
+Looks at servers, domains, clocks, disks, streams, mirrors, instances and copies of every site, through the links between them. It
+changes nothing.
+
+Exit code 1 if something is to be mended; what is only worth a look does not count.")]
+pub(crate) struct DoctorArguments {
+    /// The sites; without it, those of the configuration, or those that answer.
+    #[arg(long, value_delimiter = ',', value_name = "SITE,…")]
+    pub(crate) sites: Vec<SiteName>,
 }
 
 #[derive(Debug, Args)]

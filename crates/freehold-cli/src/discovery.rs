@@ -30,6 +30,9 @@ pub(crate) struct InstanceStatus {
     pub(crate) groups_held: usize,
     /// How far it has applied each origin's log.
     pub(crate) applied: BTreeMap<SiteName, StreamSequence>,
+    /// How old its copy of each other site is; nothing where it was never seen complete.
+    #[serde(default)]
+    pub(crate) age_ms: BTreeMap<SiteName, Option<u64>>,
     /// The member list of each kind as it knows it.
     pub(crate) members: BTreeMap<KindName, KindMembers>,
 }

@@ -1,8 +1,8 @@
 //! The `freehold` command: sites to play with, provisioning, requests, and the proof that copies are equal.
 //!
 //! One command a file in `commands/`; what is more than one file stands beside it (`dev/`, `verify/`). Results go to stdout
-//! through `printer`, progress and errors to stderr. No command changes a copy, and only `provision`, `dev` and
-//! `stranded --forget` change streams: everything else asks the services.
+//! through `printer`, progress and errors to stderr. No command changes a copy, and only `provision`, `restore`,
+//! `dev` and `stranded --forget` change streams: everything else asks the services.
 //!
 //! | exit code | meaning |
 //! |---|---|
@@ -62,6 +62,8 @@ fn run(arguments: Arguments) -> anyhow::Result<Verdict> {
             Task::Rehome(arguments) => commands::rehome::run(&context, arguments).await,
             Task::Takeover(arguments) => commands::takeover::run(&context, arguments).await,
             Task::Stranded(arguments) => commands::stranded::run(&context, arguments).await,
+            Task::Restore(arguments) => commands::restore::run(&context, arguments).await,
+            Task::Doctor(arguments) => commands::doctor::run(&context, arguments).await,
             Task::Verify(arguments) => verify::run(&context, arguments).await,
         }
     })

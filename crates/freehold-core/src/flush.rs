@@ -452,9 +452,14 @@ impl<C: CopyRead> Planner<'_, C> {
                     _ => self.view.newest(Some(&message.id), &message.command_id)?,
                 };
                 // What nobody but a copy has would be undone where that site is lost.
-                let elsewhere = known.as_ref().and_then(|known| known.elsewhere.as_ref());
+                let decided = known.as_ref().filter(|known| known.change.is_final());
+                let elsewhere = decided.and_then(|known| known.elsewhere.as_ref());
                 if elsewhere.is_some_and(|(origin, sequence)| !self.is_mirrored(origin, *sequence)) {
-                    return Ok(Repeat::Wait);
+                    let place = decided.and_then(|known| known.change.forwarded.as_ref());
+                    let was_sent = place.is_some_and(|place| place.from == self.context.site);
+                    // The command is in this site's log, and comes back where its outcome is undone.
+                    let is_done = was_sent && *source == Source::Log;
+                    return Ok(if is_done { Repeat::Done } else { Repeat::Wait });
                 }
                 known.map(|known| (known.change, known.logged_here))
             }

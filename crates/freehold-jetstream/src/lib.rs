@@ -8,6 +8,7 @@ mod command_log;
 mod confirmations_log;
 mod connection;
 mod error;
+mod inspection;
 mod members;
 mod micro;
 mod provision;
@@ -23,6 +24,7 @@ pub use command_log::{
 pub use confirmations_log::ConfirmationsLog;
 pub use connection::{ConnectError, ConnectOptions, Connection, FencedConnection, MINIMUM_SERVER_VERSION, Probe};
 pub use error::ApiError;
+pub use inspection::{Inspection, StreamFacts, inspect};
 pub use members::{Members, MembersEntry};
 pub use micro::{EndpointInfo, Micro, MicroOptions, Reply, ReplyHeaders, Request};
 pub use provision::{Plan, PlanStep, ProvisionError, ProvisionOptions, RecordsLogFacts, plan, read_records_log_facts};

@@ -18,7 +18,7 @@ use crate::connection::Connection;
 use crate::error::ApiError;
 use crate::sites_log::{SEALED_KEY, mirror_of};
 
-const INCARNATION_KEY: &str = "freehold-incarnation";
+pub(crate) const INCARNATION_KEY: &str = "freehold-incarnation";
 const RETENTION_KEY: &str = "freehold-outcomes-ms";
 const KIND_KEY_PREFIX: &str = "freehold-kind-";
 

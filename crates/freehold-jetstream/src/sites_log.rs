@@ -1,5 +1,7 @@
 //! What sites say of each other's loss in their records logs: seals, takeovers, new lives. And the mirrors that a seal freezes.
 
+use std::time::Duration;
+
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{Config, External, LastRawMessageErrorKind, Source};
 use futures::StreamExt as _;
@@ -14,12 +16,17 @@ use freehold_core::{
 use crate::command_log::milliseconds;
 use crate::connection::Connection;
 use crate::error::ApiError;
+use crate::provision::INCARNATION_KEY;
 use crate::records_log::{EXPECTED_SEQUENCE, EXPECTED_SUBJECT, acknowledged, log_state, open_consumer, read_message};
 
 /// Where a sealed mirror says so.
 pub(crate) const SEALED_KEY: &str = "freehold-sealed";
 /// Where a mirror that was made anew says which life of the origin's log it is of.
 const LIFE_KEY: &str = "freehold-life";
+/// Where a log that is being made anew says so.
+const RESTORING_KEY: &str = "freehold-restoring";
+/// How often a log that is being made anew is looked at.
+const RESTORE_PAUSE: Duration = Duration::from_millis(100);
 /// Messages at the end of a log that are looked at.
 const TAIL_MESSAGES: u64 = 100;
 
@@ -129,6 +136,45 @@ impl SitesLog {
         jetstream.delete_stream(&name).await.map_err(|error| failed(error.into()))?;
         jetstream.create_stream(config).await.map_err(|error| failed(error.into()))?;
         Ok(())
+    }
+
+    /// Makes this site's own log anew from another site's mirror of it: the same messages at the same places, with their times. The
+    /// settings are those that the log has now. Nobody may be working on the log. `progress` is told how far it is.
+    pub async fn restore(
+        &self,
+        from: &SiteName,
+        last: StreamSequence,
+        life: &Incarnation,
+        mut progress: impl FnMut(StreamSequence),
+    ) -> Result<(), ApiError> {
+        let failed = |error: Box<dyn std::error::Error + Send + Sync>| ApiError::new("restoring the log", error);
+        let (own, _) = self.stream(&self.site).await?;
+        let jetstream = &self.connection.jetstream;
+        let mut copied = own.clone();
+        copied.subjects = Vec::new();
+        copied.allow_atomic_publish = false;
+        copied.metadata.insert(RESTORING_KEY.to_owned(), from.to_string());
+        let api_prefix = format!("$JS.{from}.API");
+        copied.mirror = Some(Source {
+            name: own.name.clone(),
+            external: Some(External { api_prefix, delivery_prefix: None }),
+            ..Source::default()
+        });
+        jetstream.delete_stream(&own.name).await.map_err(|error| failed(error.into()))?;
+        jetstream.create_stream(copied).await.map_err(|error| failed(error.into()))?;
+        loop {
+            let have = self.stream(&self.site).await?.1;
+            progress(have);
+            if have >= last {
+                break;
+            }
+            tokio::time::sleep(RESTORE_PAUSE).await;
+        }
+        // A mirror becomes a log of its own where its `mirror` is taken away.
+        let mut own = own;
+        own.metadata.remove(RESTORING_KEY);
+        own.metadata.insert(INCARNATION_KEY.to_owned(), life.to_string());
+        jetstream.update_stream(own).await.map(|_| ()).map_err(|error| failed(error.into()))
     }
 
     /// Which life of a lost site's log this site has heard of last.

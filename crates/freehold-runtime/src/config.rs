@@ -63,9 +63,23 @@ pub struct ServiceConfig {
     /// The least that every change waits for, whatever the caller says.
     #[serde(default = "default_least_wait")]
     pub least_wait: WaitMode,
+    /// What a site does that starts while no other site answers, and so cannot know whether it was taken over.
+    #[serde(default)]
+    pub alone: Alone,
     /// Requests that are worked on at a time; more are refused (`busy`).
     #[serde(default = "default_max_requests")]
     pub max_requests: usize,
+}
+
+/// What a site does that starts while no other site answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Alone {
+    /// It begins. Where it was taken over meanwhile, what it decides until it hears of that is stranded.
+    #[default]
+    Serve,
+    /// It waits until another site answers.
+    Refuse,
 }
 
 /// Why there is no configuration.
@@ -110,6 +124,7 @@ impl ServiceConfig {
             decide_timeout_ms: default_decide_timeout_ms(),
             default_wait: WaitMode::default(),
             least_wait: default_least_wait(),
+            alone: Alone::default(),
             max_requests: default_max_requests(),
         }
     }

@@ -35,7 +35,7 @@ use crate::group_worker::{GroupWorker, WorkerContext, describe};
 use crate::homecoming::Homecoming;
 use crate::instance_api;
 use crate::membership::{Identity, JoinError, Membership};
-use crate::past::Past;
+use crate::past::{Past, check_own_log};
 use crate::request_handler::{Answer, RequestHandler};
 use crate::service::{Service, StartError};
 use crate::store_thread::StoreJob;
@@ -90,6 +90,7 @@ impl Instance {
         connection.check_jetstream().await?;
         provision(&connection, config, definitions).await?;
         let facts = read_records_log_facts(&connection, &config.site).await?;
+        check_own_log(&connection, config).await?;
         let identity = Identity {
             site: config.site.clone(),
             member: Member { instance: config.instance.clone(), nonce: mint_nonce() },

@@ -37,7 +37,7 @@ mod store_thread;
 mod takeover_requests;
 mod wait_mode;
 
-pub use config::{ConfigError, ServiceConfig};
+pub use config::{Alone, ConfigError, ServiceConfig};
 pub use instance_api::{
     DigestAnswer, DigestRequest, GroupRecord, GroupRecordsAnswer, GroupRecordsRequest, OriginDigest,
 };

@@ -1,10 +1,15 @@
 //! What an instance learns of takeovers before it reads any log: what lies beyond a cut must not be applied.
 
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::time::timeout;
+
 use freehold_core::{CopyRead as _, Incarnation, Life, SiteName, StreamSequence, Takeover, Takeovers};
-use freehold_jetstream::{Connection, RecordsLogFacts, SitesLog};
+use freehold_jetstream::{Connection, RecordsLog, RecordsLogFacts, SitesLog};
 use freehold_store::Store;
 
-use crate::config::ServiceConfig;
+use crate::config::{Alone, ServiceConfig};
 use crate::instance::open_store;
 use crate::loss_care::known_here;
 use crate::service::StartError;
@@ -15,6 +20,46 @@ pub(crate) struct Past {
     known: Takeovers,
     /// The life of the own log, before this start.
     log: Incarnation,
+}
+
+/// How long other sites may take to say how much of this site's log they have.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The pause before they are asked again, where none has answered and this site must not begin alone.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Checks that no other site has more of this site's log than this site itself: its disk may have been lost, or put back from an
+/// old copy. Where none answers, the configuration says whether this site begins alone.
+pub(crate) async fn check_own_log(connection: &Connection, config: &ServiceConfig) -> Result<(), StartError> {
+    let others: Vec<_> = config.sites.iter().filter(|other| **other != config.site).collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    let here = RecordsLog::new(connection.clone(), config.site.clone());
+    loop {
+        let asked =
+            others.iter().map(|other| {
+                let there = SitesLog::new(connection.in_domain(other), (*other).clone());
+                async move {
+                    timeout(PATIENCE, there.mirror(&config.site)).await.ok()?.ok().map(|mirror| (mirror.last, *other))
+                }
+            });
+        let answers: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
+        let ours = here.state(&config.site).await?.last;
+        match answers.iter().max() {
+            Some((theirs, site)) if *theirs > ours => {
+                return Err(StartError::LogBehind { ours, theirs: *theirs, site: (*site).clone() });
+            }
+            None if config.alone == Alone::Refuse => {
+                tracing::warn!(site = %config.site, "no other site answers: this one does not begin alone");
+                tokio::time::sleep(PAUSE).await;
+            }
+            None => {
+                tracing::warn!(site = %config.site, "no other site answers: beginning alone");
+                return Ok(());
+            }
+            Some(_) => return Ok(()),
+        }
+    }
 }
 
 impl Past {

@@ -255,10 +255,13 @@ impl RequestHandler {
         command_id: &CommandId,
     ) -> Result<Option<StoredOutcome>, Refusal> {
         // What nobody but this copy has would be undone where the site that decided it is lost: then the command must be in this
-        // site's log, too.
+        // site's log, too. What this site has forwarded is.
         let is_safe = |outcome: &StoredOutcome| {
-            let StoredOutcome { origin, sequence, .. } = outcome;
-            *origin == self.site || self.copy.losses.is_cut(origin) || self.copy.is_mirrored(origin, *sequence)
+            let StoredOutcome { origin, sequence, change, .. } = outcome;
+            change.forwarded.as_ref().is_some_and(|place| place.from == self.site)
+                || *origin == self.site
+                || self.copy.losses.is_cut(origin)
+                || self.copy.is_mirrored(origin, *sequence)
         };
         let stored = self.stored_outcome(kind, id, command_id)?;
         Ok(stored.filter(|outcome| outcome.change.is_final() && is_safe(outcome)))

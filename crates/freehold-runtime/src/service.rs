@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use freehold_core::{KindDefinition, KindName, NameTaken, REHOME_COMMAND, SiteName, Takeovers};
+use freehold_core::{KindDefinition, KindName, NameTaken, REHOME_COMMAND, SiteName, StreamSequence, Takeovers};
 use freehold_jetstream::{ApiError, ConnectError, ProvisionError};
 use freehold_store::{Error as StoreError, OpenError};
 
@@ -62,6 +62,16 @@ pub enum StartError {
     /// The copy failed while it was being filled.
     #[error("the copy failed")]
     Store(#[source] StoreError),
+    /// Another site has more of this site's log than this site.
+    #[error("this site's log ends at {ours}, but {site} has it up to {theirs}: run `freehold restore`")]
+    LogBehind {
+        /// The log's last message.
+        ours: StreamSequence,
+        /// The last message of the other site's mirror.
+        theirs: StreamSequence,
+        /// That site.
+        site: SiteName,
+    },
     /// The site was taken over, and what it had cannot be set aside.
     #[error("the site was taken over and does not come back yet")]
     Homecoming(#[source] Box<dyn std::error::Error + Send + Sync>),

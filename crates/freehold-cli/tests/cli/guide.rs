@@ -1,4 +1,4 @@
-//! The commands of docs/guide/two-sites.md, run from the page.
+//! The commands of the guides, run from their pages.
 
 use std::path::Path;
 use std::process::Command;
@@ -32,25 +32,37 @@ fn steps(page: &str) -> Vec<Step> {
     steps
 }
 
-#[test]
-fn the_commands_of_the_guide_do_what_the_page_says() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/two-sites.md");
+/// Runs a page on sites whose first client port is 4222 there.
+fn run(page: &str, sites: &[&str], instances: u16) {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide").join(page);
     let steps = steps(&std::fs::read_to_string(page).unwrap());
-    assert!(steps.len() > 15, "{} commands were found", steps.len());
+    assert!(steps.len() > 12, "{} commands were found", steps.len());
     let directory = tempfile::tempdir().unwrap();
-    let dev = Dev::start(directory.path(), "ewr,jfk", 2);
-    let (ewr, jfk) = (format!("127.0.0.1:{}", dev.first_port), format!("127.0.0.1:{}", dev.first_port + 1));
+    let dev = Dev::start(directory.path(), &sites.join(","), instances);
     for Step { line, exits, says } in steps {
-        let here =
-            line.replace("127.0.0.1:4222", &ewr).replace("127.0.0.1:4223", &jfk).replace("--data play", "--data data");
+        let ports = (0..).zip(sites).map(|(index, _)| (4222 + index, dev.first_port + index));
+        let here = ports.fold(line.replace("--data play", "--data data"), |line, (there, here)| {
+            line.replace(&format!("127.0.0.1:{there}"), &format!("127.0.0.1:{here}"))
+        });
         let programs = Path::new(env!("CARGO_BIN_EXE_freehold")).parent().unwrap();
         let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
         let ran =
             Command::new("sh").args(["-c", &here]).current_dir(directory.path()).env("PATH", path).output().unwrap();
-        let ran = Ran::of(ran).exits(exits);
+        let ran = Ran::of(ran);
+        assert_eq!(ran.code, exits, "{line}\n{}{}", ran.stdout, ran.stderr);
         for text in says {
             assert!(ran.stdout.contains(&text) || ran.stderr.contains(&text), "{line}\n{}{}", ran.stdout, ran.stderr);
         }
     }
     dev.interrupt();
+}
+
+#[test]
+fn two_sites_in_ten_minutes() {
+    run("two-sites.md", &["ewr", "jfk"], 2);
+}
+
+#[test]
+fn lose_a_site() {
+    run("lose-a-site.md", &["ewr", "jfk", "lga"], 1);
 }

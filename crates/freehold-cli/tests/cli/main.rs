@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod dev;
+mod doctor;
 mod guide;
 mod provision;
 mod support;

@@ -1,0 +1,148 @@
+//! P6 and P1 when a site is lost: another one takes over what it owned, says what is kept, and what the lost site has beyond
+//! that is set aside when it returns.
+
+#![allow(clippy::print_stdout, reason = "the figures are part of the result")]
+
+mod deployment;
+mod drill;
+mod fifty;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use freehold::SendOptions;
+use freehold_core::{CommandId, ErrorCode, Stranded};
+use freehold_sandbox::wait_until;
+use freehold_tests::takeover::take_over;
+use freehold_tests::workload::{self, Workload};
+use serde_json::json;
+
+use deployment::{Deployment, SOON, add, give_back, owner};
+
+/// What the taker owns can be changed within this.
+const WRITABLE: Duration = Duration::from_secs(2);
+
+/// A site that goes on deciding while it is cut off is taken over, comes back as a copy, and gets its records back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_site_is_taken_over_and_comes_back_as_a_copy() -> Result<()> {
+    let mut place = Deployment::start(&["one"]).await?;
+    let [ewr, jfk, lga] = [0, 1, 2].map(|at| place.clients[at].clone());
+    let ids: Vec<String> = (0..10).map(|number| format!("ewr-{number}")).collect();
+    for id in &ids {
+        add(&ewr, id, "first").await?;
+        workload::read_at_least(&lga, id, 1).await?;
+        workload::read_at_least(&jfk, id, 1).await?;
+    }
+    place.sandbox.cut("ewr").await?;
+    // It works on alone; what others send waits for it.
+    for id in &ids[..5] {
+        ensure!(add(&ewr, id, "alone").await?.changes == 2);
+    }
+    let body = json!({ "id": "ewr-7", "amount": 1 }).to_string();
+    let options = SendOptions {
+        command_id: Some(CommandId::from_caller("waits")?),
+        wait: Some("accepted".to_owned()),
+        ..SendOptions::default()
+    };
+    jfk.request(&workload::kind(), "add", body.into(), &options).await?;
+
+    let begun = Instant::now();
+    let taken = take_over(&lga, "ewr", &["jfk", "lga"]).await?.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+    ensure!(taken.answer.is_ready, "{taken:?}");
+    ensure!(add(&lga, "ewr-1", "after").await?.changes == 2);
+    println!("writable {:?} after the takeover began: {taken:?}", begun.elapsed());
+    ensure!(begun.elapsed() < WRITABLE, "{:?}", begun.elapsed());
+    ensure!(add(&jfk, "ewr-new", "after").await?.changes == 1, "the right to create records passes on");
+    for client in [&jfk, &lga] {
+        ensure!(owner(client, "ewr-1").await? == "jfk" && owner(client, "ewr-9").await? == "jfk");
+    }
+    // What had waited for the lost site is decided by the taker.
+    ensure!(workload::read_at_least(&jfk, "ewr-7", 2).await?.changes == 2);
+    // Somebody else is too late.
+    let late = take_over(&lga, "ewr", &["lga", "jfk"]).await?;
+    ensure!(late.as_ref().is_err_and(|refusal| refusal.code == ErrorCode::Conflict), "{late:?}");
+    // The lost site does not know yet.
+    ensure!(add(&ewr, "ewr-5", "alone").await?.changes == 2);
+
+    place.sandbox.heal("ewr")?;
+    place.sandbox.wait_linked("ewr").await?;
+    let is_copy = || async { owner(&ewr, "ewr-1").await.is_ok_and(|owner| owner == "jfk") };
+    wait_until("the lost site hears of it", SOON, is_copy).await?;
+    let set_aside = || async { place.stranded("ewr").await.is_ok_and(|stranded| stranded.len() >= 12) };
+    wait_until("what does not count is set aside", SOON, set_aside).await?;
+    ensure!(workload::read_at_least(&ewr, "ewr-1", 2).await?.changes == 2, "what was decided alone does not count");
+    ensure!(workload::read(&ewr, "ewr-2").await?.changes == 1);
+    let stranded = place.stranded("ewr").await?;
+    let updates: BTreeSet<_> = stranded
+        .iter()
+        .filter_map(|entry| match entry {
+            Stranded::Update { update, .. } => Some((update.id.to_string(), update.version.0)),
+            _ => None,
+        })
+        .collect();
+    let expected: BTreeSet<_> = (0..6).map(|number| (format!("ewr-{number}"), 2)).collect();
+    // What had waited for it may have been decided there, too, before it heard that it was taken over.
+    let updates: BTreeSet<_> = updates.into_iter().filter(|(id, _)| id != "ewr-7").collect();
+    ensure!(updates == expected, "{updates:?}");
+    let commands: Vec<_> = stranded
+        .iter()
+        .filter_map(|entry| match entry {
+            Stranded::Command { command, .. } => Some(command.id.to_string()),
+            _ => None,
+        })
+        .collect();
+    ensure!(commands.len() == 6, "{commands:?}");
+
+    // Its commands are taken again, and decided where the records are now.
+    ensure!(add(&ewr, "ewr-3", "alone").await?.changes == 2, "sent again");
+    let adopted = || async { give_back(&jfk, "jfk", "ewr", &ids).await.is_ok() };
+    wait_until("the records are given back", SOON, adopted).await?;
+    let home = || async { owner(&ewr, "ewr-9").await.is_ok_and(|owner| owner == "ewr") };
+    wait_until("they are there", SOON, home).await?;
+    for (number, id) in ids.iter().enumerate() {
+        let before = workload::read(&ewr, id).await?.changes;
+        ensure!(add(&ewr, id, "home").await?.changes == before + 1, "{number}");
+        ensure!(workload::read_at_least(&lga, id, before + 1).await?.changes == before + 1);
+    }
+    ensure!(add(&lga, "ewr-newer", "home").await?.changes == 1);
+    ensure!(owner(&lga, "ewr-newer").await? == "ewr");
+    place.all_equal().await
+}
+
+/// Clients of every site work while a site is killed, taken over and started again.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_go_on_while_a_site_is_killed_and_taken_over() -> Result<()> {
+    let mut place = Deployment::start(&["one", "two"]).await?;
+    let [_, jfk, lga] = [0, 1, 2].map(|at| place.clients[at].clone());
+    let ask_again = Duration::from_secs(1);
+    let at_jfk = Workload::start_asking_again(&jfk, "ewr-j", 8, 8, ask_again);
+    let at_lga = Workload::start_asking_again(&lga, "jfk-l", 8, 8, ask_again);
+    let going = async |workload: &Workload, more: u64| {
+        let goal = workload.acknowledged.load(std::sync::atomic::Ordering::Relaxed) + more;
+        let reached = || async { workload.acknowledged.load(std::sync::atomic::Ordering::Relaxed) >= goal };
+        wait_until("the clients make progress", SOON, reached).await
+    };
+    going(&at_jfk, 50).await?;
+    for server in place.sandbox.site("ewr").servers() {
+        server.kill().await?;
+    }
+    for (_, instance) in place.instances.iter().filter(|(site, _)| *site == "ewr") {
+        instance.process().kill().await?;
+    }
+    println!("1");
+    going(&at_lga, 50).await?;
+    take_over(&lga, "ewr", &["jfk", "lga"]).await?.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+    going(&at_jfk, 50).await?;
+    for server in place.sandbox.site("ewr").servers() {
+        server.restart().await?;
+    }
+    place.sandbox.wait_linked("ewr").await?;
+    for (_, instance) in place.instances.iter_mut().filter(|(site, _)| *site == "ewr") {
+        instance.restart().await?;
+    }
+    going(&at_jfk, 50).await?;
+    let sent = at_jfk.finish(&jfk, "ewr-j").await? + at_lga.finish(&lga, "jfk-l").await?;
+    println!("{sent} commands around a takeover");
+    place.all_equal().await
+}
