@@ -10,4 +10,5 @@ pub mod counter;
 pub mod gate;
 pub mod place;
 pub mod takeover;
+pub mod three_sites;
 pub mod workload;

@@ -69,7 +69,20 @@ impl InstanceProcess {
         let log = directory.join(format!("{name}.log"));
         let options = ProcessOptions::new(name.clone(), program, log).arg(&file);
         let options = environment.iter().fold(options, |options, (name, value)| options.env(name, value));
-        Self::launch(name, options).await
+        Self::launch(name, options, READY).await
+    }
+
+    /// The same where it has much to read before it answers.
+    pub async fn start_patiently(
+        program: &str,
+        config: &ServiceConfig,
+        directory: &Path,
+        patience: Duration,
+    ) -> Result<Self> {
+        let file = config_file(config, directory)?;
+        let name = config.instance.to_string();
+        let log = directory.join(format!("{name}.log"));
+        Self::launch(name.clone(), ProcessOptions::new(name, program, log).arg(&file), patience).await
     }
 
     /// The same, in a process that gets an error, and not a deadly signal, where a file may not grow any more.
@@ -79,19 +92,19 @@ impl InstanceProcess {
         let log = directory.join(format!("{name}.log"));
         let script = "trap '' XFSZ; exec \"$0\" \"$1\"";
         let options = ProcessOptions::new(name.clone(), "sh", log).args(["-c", script, program]).arg(&file);
-        Self::launch(name, options).await
+        Self::launch(name, options, READY).await
     }
 
-    async fn launch(name: String, options: ProcessOptions) -> Result<Self> {
+    async fn launch(name: String, options: ProcessOptions, patience: Duration) -> Result<Self> {
         let process = Process::start(options)?;
-        let ready = ready_line(&process).await?;
+        let ready = ready_line(&process, patience).await?;
         Ok(Self { name, process, ready })
     }
 
     /// Starts it again under the same name, after it has ended.
     pub async fn restart(&mut self) -> Result<()> {
         self.process.restart().await?;
-        self.ready = ready_line(&self.process).await?;
+        self.ready = ready_line(&self.process, READY).await?;
         Ok(())
     }
 
@@ -112,8 +125,8 @@ fn config_file(config: &ServiceConfig, directory: &Path) -> Result<PathBuf> {
     Ok(file)
 }
 
-async fn ready_line(process: &Process) -> Result<serde_json::Value> {
-    let line = process.wait_for_line("\"ready\"", READY).await.context("the instance did not start")?;
+async fn ready_line(process: &Process, patience: Duration) -> Result<serde_json::Value> {
+    let line = process.wait_for_line("\"ready\"", patience).await.context("the instance did not start")?;
     Ok(serde_json::from_str(line.trim())?)
 }
 

@@ -7,57 +7,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use freehold::{Answer, Client, SendOptions};
-use freehold_core::{CommandId, ErrorCode, OwnerDown, REHOME_COMMAND, SiteName, subject};
-use freehold_sandbox::{Sandbox, wait_until};
-use freehold_tests::place::{self, InstanceProcess};
+use freehold_core::{CommandId, ErrorCode, OwnerDown, REHOME_COMMAND, subject};
+use freehold_sandbox::wait_until;
+use freehold_tests::counter;
+use freehold_tests::three_sites::{SITES, ThreeSites};
 use freehold_tests::workload::{self, Workload};
-use freehold_tests::{copies, counter};
 use rand::RngExt as _;
 use serde_json::{Value, json};
 
 const SERVICE: &str = env!("CARGO_BIN_EXE_e2e-service");
-const SITES: [&str; 3] = ["ewr", "jfk", "lga"];
 const SOON: Duration = Duration::from_secs(60);
 /// A refusal that does not wait for the other site comes within this.
 const AT_ONCE: Duration = Duration::from_secs(2);
 /// How long one request goes without an answer before it is sent again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
-
-struct Deployment {
-    sandbox: Sandbox,
-    /// By site, then by instance.
-    instances: Vec<(&'static str, InstanceProcess)>,
-    clients: Vec<Client>,
-    _data: tempfile::TempDir,
-}
-
-impl Deployment {
-    async fn start(instances: &[&str]) -> Result<Self> {
-        let builder = SITES.iter().fold(Sandbox::builder(), |builder, site| builder.site(*site));
-        let sandbox = builder.cuttable(true).start().await?;
-        let data = tempfile::tempdir()?;
-        let names = SITES.iter().map(|site| site.parse()).collect::<Result<Vec<SiteName>, _>>()?;
-        let (mut started, mut clients) = (Vec::new(), Vec::new());
-        for site in SITES {
-            for instance in instances {
-                let directory = data.path().join(format!("{site}-{instance}"));
-                std::fs::create_dir_all(&directory)?;
-                let mut config = place::config(sandbox.site(site), instance, &directory)?;
-                config.sites = names.clone();
-                started.push((site, InstanceProcess::start(SERVICE, &config, &directory).await?));
-            }
-            clients.push(place::client(sandbox.site(site)).await?);
-        }
-        Ok(Self { sandbox, instances: started, clients, _data: data })
-    }
-
-    async fn all_equal(&self, entries: u64) -> Result<()> {
-        let of_site = |site: &str| SITES.iter().position(|it| *it == site).unwrap_or_default();
-        let asked: Vec<_> = self.instances.iter().map(|(site, it)| (&self.clients[of_site(site)], *site, it)).collect();
-        copies::wait_same(&asked, entries).await?;
-        Ok(())
-    }
-}
 
 async fn add(client: &Client, id: &str, command_id: &str, options: SendOptions) -> Result<Answer> {
     let options = SendOptions { command_id: Some(CommandId::from_caller(command_id)?), ..options };
@@ -86,7 +49,7 @@ async fn owner(client: &Client, id: &str) -> Result<String> {
 /// Every site's clients change records of every site; who has a reply finds the change at its own site.
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_are_taken_anywhere_and_what_was_answered_is_read_at_once() -> Result<()> {
-    let place = Deployment::start(&["one"]).await?;
+    let place = ThreeSites::start(SERVICE, &["one"]).await?;
     for (at, client) in SITES.iter().zip(&place.clients) {
         for of in SITES {
             for number in 0..20 {
@@ -111,7 +74,7 @@ async fn commands_are_taken_anywhere_and_what_was_answered_is_read_at_once() -> 
 /// A cut-off site refuses at once what may not wait, and keeps the rest in order.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_owner_that_is_away_would_decide_is_refused_or_kept_as_the_caller_chose() -> Result<()> {
-    let place = Deployment::start(&["one"]).await?;
+    let place = ThreeSites::start(SERVICE, &["one"]).await?;
     let jfk = &place.clients[1];
     for id in ["ewr-1", "ewr-2"] {
         workload::reply::<counter::Total>(&add(jfk, id, "first", SendOptions::default()).await?)?;
@@ -167,7 +130,7 @@ async fn what_an_owner_that_is_away_would_decide_is_refused_or_kept_as_the_calle
 /// S28, S48: what one caller was told is kept comes in its order, however often the record moves meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn s28_one_callers_commands_stay_in_order_while_the_record_moves() -> Result<()> {
-    let place = Deployment::start(&["one"]).await?;
+    let place = ThreeSites::start(SERVICE, &["one"]).await?;
     let (ewr, jfk, lga) = (&place.clients[0], &place.clients[1], &place.clients[2]);
     workload::reply::<counter::Total>(&add(ewr, "ewr-1", "first", SendOptions::default()).await?)?;
     let accepted = async |client: &Client, name: &str, number: u64| {
@@ -207,7 +170,7 @@ async fn s28_one_callers_commands_stay_in_order_while_the_record_moves() -> Resu
 /// The right to create records moves, for some ids or for all; nothing that exists moves with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_right_to_create_records_moves_and_no_id_is_created_twice() -> Result<()> {
-    let place = Deployment::start(&["one"]).await?;
+    let place = ThreeSites::start(SERVICE, &["one"]).await?;
     let (ewr, lga) = (&place.clients[0], &place.clients[2]);
     let created = async |client: &Client, id: &str| {
         let answer = workload::send(client, "add", &json!({ "id": id, "amount": 1 }), None).await?;
@@ -263,7 +226,7 @@ async fn the_right_to_create_records_moves_and_no_id_is_created_twice() -> Resul
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_moves_with_kills_leave_one_owner_and_lose_nothing() -> Result<()> {
     const RECORDS: usize = 4;
-    let mut place = Deployment::start(&["one", "two"]).await?;
+    let mut place = ThreeSites::start(SERVICE, &["one", "two"]).await?;
     let seed: u64 = rand::random();
     println!("seed {seed}");
     let mut chance = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(seed);

@@ -4,6 +4,7 @@
 //! its arguments, so that the simulation in `tests/` can drive the very code that runs in production through any
 //! order of crashes, delays and duplicates.
 
+mod apply;
 mod assignment;
 mod command;
 mod copy;
@@ -26,12 +27,14 @@ mod routes;
 pub mod subject;
 mod takeover;
 
+pub use apply::{
+    Anomaly, Applied, LogMessage, TakeoverEffect, TakeoverMessage, apply, apply_takeover, learn_takeover, read_body,
+};
 pub use assignment::{Member, MemberList, NameTaken};
 pub use command::{CommandMessage, LoggedCommand, OwnerDown, OwnerDownError};
 pub use copy::{
-    Anomaly, Applied, CopyRead, CopyWrite, ForwardState, GroupState, Lane, LastUpdate, LogMessage, RecordPlace,
-    RecordState, Retention, StoredOutcome, TakeoverEffect, TakeoverMessage, Uncarried, apply, apply_takeover,
-    home_right_owner, learn_takeover, may_expire, read_body,
+    CopyRead, CopyWrite, ForwardState, GroupState, Lane, LastUpdate, RecordPlace, RecordState, Retention,
+    StoredOutcome, Uncarried, home_right_owner, may_expire,
 };
 pub use decision::{
     Command, Decider, Decision, DecisionContext, Never, Record, RecordChange, Rejection, TypedCommand, Verdict,

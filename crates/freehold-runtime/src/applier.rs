@@ -22,6 +22,8 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 /// The pause before a log that has lost its tail is looked at again.
 const LOST_TAIL_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often the mirror is looked at while the origin is read instead.
+const MIRROR_LOOK: Duration = Duration::from_millis(50);
 /// How often the log of a lost site is looked at.
 const LOST_SITE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -145,6 +147,14 @@ impl Applier {
         further.filter(|_| applied < takeover.cut).map(|(member, _)| Source::Member(member.clone()))
     }
 
+    /// What is read at the origin is not acted on before the mirror has it, too: how far that is.
+    async fn look_at_mirror(&self) {
+        let here = SitesLog::new(self.connection.clone(), self.site.clone());
+        if let (Ok(mirror), Some(watch)) = (here.mirror(&self.origin).await, self.copy.origins.get(&self.origin)) {
+            watch.note_mirrored(mirror.last);
+        }
+    }
+
     /// How far the copy says that the log is applied.
     fn committed(&self) -> StreamSequence {
         let committed = self.copy.reader.snapshot().and_then(|snapshot| snapshot.origin(&self.origin));
@@ -179,6 +189,8 @@ impl Applier {
         let mut sightings = self.copy.origins.get(&self.origin).map(|watch| watch.sightings());
         let live_from = reader.last_at_open();
         let mut choice = SourceChoice::default();
+        let mut mirror_look = tokio::time::interval(MIRROR_LOOK);
+        mirror_look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut read = ReadMessages::default();
         loop {
             let passed = counts(reader.passed());
@@ -213,6 +225,7 @@ impl Applier {
                         Err(error) => return Ended::Failed(error),
                     },
                     () = changed(losses.as_deref_mut()) => return Ended::Loss,
+                    _ = mirror_look.tick(), if *source == Source::Origin => self.look_at_mirror().await,
                     sighting = next_sighting(sightings.as_mut()), if loss.is_none() => {
                         let next = choice.next(source, passed, sighting);
                         if next != *source {

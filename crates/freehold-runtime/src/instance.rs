@@ -44,8 +44,8 @@ use crate::store_thread::StoreJob;
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// The same where no server is there: nothing can be answered, logged or handed over.
 const LONE_STOP_PATIENCE: Duration = Duration::from_secs(1);
-/// How long the copies of other sites may delay the start.
-const MIRROR_PATIENCE: Duration = Duration::from_secs(5);
+/// How often the start looks how far the logs are read. A copy of another site that comes no further meanwhile delays it no more.
+const CATCH_UP_LOOK: Duration = Duration::from_secs(5);
 /// How long JetStream may refuse what the start asks for: a stream that was made a moment ago has no leader yet.
 const LEADER_PATIENCE: Duration = Duration::from_secs(10);
 /// The pause before it is asked again.
@@ -313,19 +313,31 @@ impl Instance {
     }
 }
 
-/// Waits until the own site's log is applied up to its end, and for a while on the mirrors of others.
+/// Waits until the own site's log, and this site's mirrors of others, are applied up to their ends. What comes no further for a
+/// while is left as it is, but not the own log.
 async fn catch_up(config: &ServiceConfig, copy: &Copy, origins: Vec<(SiteName, watch::Receiver<OriginHealth>)>) {
     for (origin, mut health) in origins {
-        let reached = async {
-            let reading = health.wait_for(|health| matches!(health, OriginHealth::Reading(_))).await;
-            if let Ok(OriginHealth::Reading(last)) = reading.map(|health| *health) {
-                copy.applied(&origin, last).await;
+        let is_own = origin == config.site;
+        let mut last_seen = copy.progress_of(&origin);
+        loop {
+            let reached = async {
+                let reading = health.wait_for(|health| matches!(health, OriginHealth::Reading(_))).await;
+                if let Ok(OriginHealth::Reading(last)) = reading.map(|health| *health) {
+                    copy.applied(&origin, last).await;
+                }
+            };
+            if timeout(CATCH_UP_LOOK, reached).await.is_ok() {
+                break;
             }
-        };
-        if origin == config.site {
-            reached.await;
-        } else if timeout(MIRROR_PATIENCE, reached).await.is_err() {
-            tracing::warn!(%origin, "starting with an old copy of another site");
+            let applied = copy.progress_of(&origin);
+            if let OriginHealth::Reading(last) = *health.borrow() {
+                tracing::info!(%origin, %applied, of = %last, "reading a log");
+            }
+            if applied == last_seen && !is_own {
+                tracing::warn!(%origin, %applied, "starting with an old copy of another site");
+                break;
+            }
+            last_seen = applied;
         }
     }
 }

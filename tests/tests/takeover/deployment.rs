@@ -1,67 +1,39 @@
-//! Three sites, and what operators and clients ask of them.
+//! What operators and clients ask of three sites.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use freehold::runtime::{LossAnswer, LossRequest};
 use freehold::{Client, SendOptions};
-use freehold_core::{CommandId, ErrorCode, SiteName, Stranded, subject};
+use freehold_core::{CommandId, ErrorCode, Stranded, subject};
 use freehold_jetstream::StrandedLog;
-use freehold_sandbox::{Sandbox, wait_until};
-use freehold_tests::place::{self, InstanceProcess};
+use freehold_sandbox::wait_until;
 use freehold_tests::takeover::ask;
-use freehold_tests::{copies, counter, workload};
+use freehold_tests::three_sites::{SITES, ThreeSites};
+use freehold_tests::{counter, workload};
 use serde_json::{Value, json};
 
-const SERVICE: &str = env!("CARGO_BIN_EXE_e2e-service");
-pub(crate) const SITES: [&str; 3] = ["ewr", "jfk", "lga"];
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 
-pub(crate) struct Deployment {
-    pub(crate) sandbox: Sandbox,
-    /// By site, then by instance.
-    pub(crate) instances: Vec<(&'static str, InstanceProcess)>,
-    pub(crate) clients: Vec<Client>,
-    _data: tempfile::TempDir,
+/// Starts them.
+pub(crate) async fn start(instances: &[&str]) -> Result<ThreeSites> {
+    ThreeSites::start(env!("CARGO_BIN_EXE_e2e-service"), instances).await
 }
 
-impl Deployment {
-    pub(crate) async fn start(instances: &[&str]) -> Result<Self> {
-        let builder = SITES.iter().fold(Sandbox::builder(), |builder, site| builder.site(*site));
-        let sandbox = builder.cuttable(true).start().await?;
-        let data = tempfile::tempdir()?;
-        let names = SITES.iter().map(|site| site.parse()).collect::<Result<Vec<SiteName>, _>>()?;
-        let (mut started, mut clients) = (Vec::new(), Vec::new());
-        for site in SITES {
-            for instance in instances {
-                let directory = data.path().join(format!("{site}-{instance}"));
-                std::fs::create_dir_all(&directory)?;
-                let mut config = place::config(sandbox.site(site), instance, &directory)?;
-                config.sites = names.clone();
-                started.push((site, InstanceProcess::start(SERVICE, &config, &directory).await?));
-            }
-            clients.push(place::client(sandbox.site(site)).await?);
-        }
-        Ok(Self { sandbox, instances: started, clients, _data: data })
+/// Everything is killed and started again, and then all copies are the same.
+pub(crate) async fn all_equal(mut place: ThreeSites) -> Result<()> {
+    for (_, instance) in &mut place.instances {
+        instance.process().kill().await?;
+        instance.restart().await?;
     }
+    place.all_equal(None).await
+}
 
-    /// Everything is killed and started again, and then all copies are the same.
-    pub(crate) async fn all_equal(&mut self) -> Result<()> {
-        for (_, instance) in &mut self.instances {
-            instance.process().kill().await?;
-            instance.restart().await?;
-        }
-        let of_site = |site: &str| SITES.iter().position(|it| *it == site).unwrap_or_default();
-        let asked: Vec<_> = self.instances.iter().map(|(site, it)| (&self.clients[of_site(site)], *site, it)).collect();
-        copies::wait_same(&asked, None).await?;
-        Ok(())
-    }
-
-    pub(crate) async fn stranded(&self, site: &str) -> Result<Vec<Stranded>> {
-        let at = SITES.iter().position(|it| *it == site).context("no such site")?;
-        let log = StrandedLog::new(self.clients[at].connection().clone(), site.parse()?);
-        Ok(log.entries().await?.into_iter().map(|(_, _, entry)| entry).collect())
-    }
+/// What a site has set aside.
+pub(crate) async fn stranded(place: &ThreeSites, site: &str) -> Result<Vec<Stranded>> {
+    let at = SITES.iter().position(|it| *it == site).context("no such site")?;
+    let log = StrandedLog::new(place.clients[at].connection().clone(), site.parse()?);
+    Ok(log.entries().await?.into_iter().map(|(_, _, entry)| entry).collect())
 }
 
 pub(crate) async fn add(client: &Client, id: &str, command_id: &str) -> Result<counter::Total> {

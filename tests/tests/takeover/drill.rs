@@ -11,11 +11,12 @@ use freehold::{Client, SendOptions};
 use freehold_core::Stranded;
 use freehold_sandbox::wait_until;
 use freehold_tests::takeover::take_over;
+use freehold_tests::three_sites::SITES;
 use freehold_tests::workload;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::deployment::{Deployment, SITES, SOON, give_back, wait_back};
+use crate::deployment::{SOON, all_equal, give_back, start, stranded, wait_back};
 
 const CLIENTS: usize = 16;
 /// How long the link is cut.
@@ -104,7 +105,7 @@ fn verify(url: &str) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_drill() -> Result<()> {
-    let mut place = Deployment::start(&["one", "two"]).await?;
+    let mut place = start(&["one", "two"]).await?;
     let clients: Vec<_> = place.clients.iter().enumerate().map(|(at, client)| Clients::start(at, client)).collect();
     for clients in &clients {
         clients.go_on().await?;
@@ -164,8 +165,7 @@ async fn the_drill() -> Result<()> {
     }
 
     // Every command that was answered is applied once, or set aside where it is not.
-    let stranded: BTreeSet<String> = place
-        .stranded("lga")
+    let stranded: BTreeSet<String> = stranded(&place, "lga")
         .await?
         .into_iter()
         .flat_map(|entry| match entry {
@@ -192,5 +192,5 @@ async fn the_drill() -> Result<()> {
     println!("{applied} commands are applied once, {set_aside} are stranded");
     ensure!(set_aside > 0, "nothing was stranded: the drill has shown nothing of that");
     verify(&place.sandbox.site("ewr").url())?;
-    place.all_equal().await
+    all_equal(place).await
 }

@@ -10,11 +10,12 @@ use freehold::{Client, SendOptions};
 use freehold_core::{CommandId, Stranded};
 use freehold_jetstream::StrandedLog;
 use freehold_tests::takeover::take_over;
+use freehold_tests::three_sites::SITES;
 use freehold_tests::workload;
 use rand::RngExt as _;
 use serde_json::json;
 
-use crate::deployment::{Deployment, SITES, add, wait_back};
+use crate::deployment::{add, all_equal, start, wait_back};
 
 /// One acknowledged command of a client at a site that was lost.
 #[derive(Debug, Clone)]
@@ -64,7 +65,7 @@ async fn change_until(
 async fn fifty_takeovers_say_exactly_what_is_kept() -> Result<()> {
     const ROUNDS: usize = 50;
     const RECORDS: usize = 6;
-    let mut place = Deployment::start(&["one"]).await?;
+    let place = start(&["one"]).await?;
     let seed: u64 = rand::random();
     println!("seed {seed}");
     let mut chance = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(seed);
@@ -136,5 +137,5 @@ async fn fifty_takeovers_say_exactly_what_is_kept() -> Result<()> {
         "{ROUNDS} takeovers: {kept} acknowledged commands kept, {stranded} set aside; the slowest took {slowest:?}"
     );
     ensure!(stranded > 0 && kept > 0, "nothing was tried");
-    place.all_equal().await
+    all_equal(place).await
 }

@@ -18,7 +18,7 @@ use freehold_tests::takeover::take_over;
 use freehold_tests::workload::{self, Workload};
 use serde_json::json;
 
-use deployment::{Deployment, SOON, add, give_back, owner};
+use deployment::{SOON, add, all_equal, give_back, owner, start, stranded};
 
 /// What the taker owns can be changed within this.
 const WRITABLE: Duration = Duration::from_secs(2);
@@ -26,7 +26,7 @@ const WRITABLE: Duration = Duration::from_secs(2);
 /// A site that goes on deciding while it is cut off is taken over, comes back as a copy, and gets its records back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_site_is_taken_over_and_comes_back_as_a_copy() -> Result<()> {
-    let mut place = Deployment::start(&["one"]).await?;
+    let place = start(&["one"]).await?;
     let [ewr, jfk, lga] = [0, 1, 2].map(|at| place.clients[at].clone());
     let ids: Vec<String> = (0..10).map(|number| format!("ewr-{number}")).collect();
     for id in &ids {
@@ -69,11 +69,11 @@ async fn a_lost_site_is_taken_over_and_comes_back_as_a_copy() -> Result<()> {
     place.sandbox.wait_linked("ewr").await?;
     let is_copy = || async { owner(&ewr, "ewr-1").await.is_ok_and(|owner| owner == "jfk") };
     wait_until("the lost site hears of it", SOON, is_copy).await?;
-    let set_aside = || async { place.stranded("ewr").await.is_ok_and(|stranded| stranded.len() >= 12) };
+    let set_aside = || async { stranded(&place, "ewr").await.is_ok_and(|stranded| stranded.len() >= 12) };
     wait_until("what does not count is set aside", SOON, set_aside).await?;
     ensure!(workload::read_at_least(&ewr, "ewr-1", 2).await?.changes == 2, "what was decided alone does not count");
     ensure!(workload::read(&ewr, "ewr-2").await?.changes == 1);
-    let stranded = place.stranded("ewr").await?;
+    let stranded = stranded(&place, "ewr").await?;
     let updates: BTreeSet<_> = stranded
         .iter()
         .filter_map(|entry| match entry {
@@ -107,13 +107,13 @@ async fn a_lost_site_is_taken_over_and_comes_back_as_a_copy() -> Result<()> {
     }
     ensure!(add(&lga, "ewr-newer", "home").await?.changes == 1);
     ensure!(owner(&lga, "ewr-newer").await? == "ewr");
-    place.all_equal().await
+    all_equal(place).await
 }
 
 /// Clients of every site work while a site is killed, taken over and started again.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_go_on_while_a_site_is_killed_and_taken_over() -> Result<()> {
-    let mut place = Deployment::start(&["one", "two"]).await?;
+    let mut place = start(&["one", "two"]).await?;
     let [_, jfk, lga] = [0, 1, 2].map(|at| place.clients[at].clone());
     let ask_again = Duration::from_secs(1);
     let at_jfk = Workload::start_asking_again(&jfk, "ewr-j", 8, 8, ask_again);
@@ -144,5 +144,5 @@ async fn clients_go_on_while_a_site_is_killed_and_taken_over() -> Result<()> {
     going(&at_jfk, 50).await?;
     let sent = at_jfk.finish(&jfk, "ewr-j").await? + at_lga.finish(&lga, "jfk-l").await?;
     println!("{sent} commands around a takeover");
-    place.all_equal().await
+    all_equal(place).await
 }

@@ -1,0 +1,149 @@
+//! Commands on their way between sites, as the logs of both ends tell of them. The two may be read in any order.
+
+use crate::copy::{CopyWrite, ForwardState, GroupState, Lane};
+use crate::envelope::{Forward, Position};
+use crate::number::ForwardNumber;
+use crate::outcome::{Change, ForwardPlace};
+use crate::subject::RecordsSubject;
+
+use super::{LogMessage, change_group, move_highest};
+
+/// A command is on its way from this log's site to another. Tells whether it still is, by all that the copy has read.
+pub(super) fn apply_forward<T: CopyWrite>(
+    tables: &mut T,
+    message: &LogMessage,
+    forward: Forward,
+) -> Result<bool, T::Error> {
+    let RecordsSubject { site: origin, kind, group, .. } = &message.subject;
+    let place = forward.place.clone();
+    change_group(tables, message, |state| {
+        let sent = state.sent.entry(place.to.clone()).or_default();
+        *sent = place.number.max(*sent);
+        move_highest(state, origin, &forward.change());
+    })?;
+    if let Some(before) = &forward.instead_of {
+        take_back(tables, message, before)?;
+    }
+    let lane = Lane { kind, group: *group, from: origin, to: &place.to };
+    let known = tables.forward(&lane, place.number)?;
+    // The owner's log may have been read ahead of this one.
+    let answered = match &known {
+        Some(known) => known.decided,
+        None => tables.group(&place.to, kind, *group)?.received_from(origin) >= place.number,
+    };
+    if !answered {
+        let returned = known.as_ref().is_some_and(|known| known.returned);
+        let (command_id, id) = (forward.command.command_id.clone(), forward.command.id.clone());
+        let state = ForwardState { forward: Some(forward), returned, decided: false };
+        tables.put_forward(&lane, place.number, Some(&state))?;
+        let known = tables.outcome(kind, Some(&id), &command_id)?;
+        // What was decided of the command, here or for a caller at another site, stays.
+        return Ok(!known.is_some_and(|known| known.change.is_final()));
+    }
+    if let Some(known) = known.filter(|known| known.decided && known.forward.is_none()) {
+        tables.put_forward(&lane, place.number, Some(&ForwardState { forward: Some(forward), ..known }))?;
+    }
+    Ok(false)
+}
+
+/// A command that came back is dealt with by this log's site, which had sent it. It may have come back without a word, from a site
+/// that was lost: that one will not find it when it returns, and must not wait for it.
+fn take_back<T: CopyWrite>(tables: &mut T, message: &LogMessage, place: &ForwardPlace) -> Result<(), T::Error> {
+    let RecordsSubject { site: origin, kind, group, .. } = &message.subject;
+    let lane = Lane { kind, group: *group, from: origin, to: &place.to };
+    tables.put_forward(&lane, place.number, None)?;
+    let mut there = tables.group(&place.to, kind, *group)?;
+    if there.received_from(origin) < place.number {
+        there.received.insert(origin.clone(), place.number);
+        tables.put_group(&place.to, kind, *group, &there)?;
+    }
+    Ok(())
+}
+
+/// This log's site does not decide a command that was forwarded to it.
+pub(super) fn apply_return<T: CopyWrite>(
+    tables: &mut T,
+    message: &LogMessage,
+    place: &ForwardPlace,
+) -> Result<(), T::Error> {
+    let RecordsSubject { site: origin, kind, group, .. } = &message.subject;
+    receive(tables, message, place)?;
+    let lane = Lane { kind, group: *group, from: &place.from, to: origin };
+    let known = tables.forward(&lane, place.number)?;
+    // Who took it may have sent it on already, in a log that was read ahead of this one.
+    if known.is_none() && tables.group(&place.from, kind, *group)?.sent_to(origin) >= place.number {
+        return Ok(());
+    }
+    // It may have come back before, from a site that was lost, and be decided by now.
+    if known.as_ref().is_some_and(|known| known.decided) {
+        return Ok(());
+    }
+    let forward = known.and_then(|known| known.forward);
+    tables.put_forward(&lane, place.number, Some(&ForwardState { forward, returned: true, decided: false }))
+}
+
+/// This log's site has dealt with a command that was forwarded to it.
+fn receive<T: CopyWrite>(tables: &mut T, message: &LogMessage, place: &ForwardPlace) -> Result<(), T::Error> {
+    change_group(tables, message, |state| {
+        let received = state.received.entry(place.from.clone()).or_default();
+        *received = place.number.max(*received);
+    })?;
+    Ok(())
+}
+
+/// A forwarded command is on its way no more. Tells whether the change is about one.
+pub(super) fn end_of_way<T: CopyWrite>(
+    tables: &mut T,
+    message: &LogMessage,
+    change: &Change,
+    state: &mut GroupState,
+) -> Result<bool, T::Error> {
+    let RecordsSubject { site: origin, kind, group, .. } = &message.subject;
+    let Some(place) = &change.forwarded else { return Ok(false) };
+    if place.from == *origin {
+        // It came back, and its taker has become the owner. What it asks for is found by this, the position being past it.
+        let lane = Lane { kind, group: *group, from: &place.from, to: &place.to };
+        let known = if change.asks_for_something() { tables.forward(&lane, place.number)? } else { None };
+        take_back(tables, message, place)?;
+        if let Some(known) = known {
+            let state = ForwardState { returned: true, decided: true, ..known };
+            tables.put_forward(&lane, place.number, Some(&state))?;
+        }
+        return Ok(true);
+    }
+    let lane = Lane { kind, group: *group, from: &place.from, to: &place.to };
+    let received = state.received.entry(place.from.clone()).or_default();
+    *received = place.number.max(*received);
+    // Its taker's log does not deliver it again: what it asks for is found by this until a position tells that it was sent.
+    let asks = change.asks_for_something();
+    let known = if asks { tables.forward(&lane, place.number)? } else { None };
+    // The taker's log may be read later than this one.
+    let forward = known.and_then(|known| known.forward);
+    let decided = ForwardState { forward, returned: false, decided: true };
+    tables.put_forward(&lane, place.number, asks.then_some(&decided))?;
+    Ok(true)
+}
+
+/// What forwarded commands have asked for was sent up to a position.
+pub(super) fn forget_sent<T: CopyWrite>(
+    tables: &mut T,
+    message: &LogMessage,
+    position: &Position,
+) -> Result<(), T::Error> {
+    let RecordsSubject { site: origin, kind, group, .. } = &message.subject;
+    for (from, received) in &position.received {
+        let lane = Lane { kind, group: *group, from, to: origin };
+        let kept = tables.forwards(&lane, ForwardNumber(0), usize::MAX)?;
+        // What came back was decided by the site that had sent it.
+        let here = |state: &ForwardState| state.decided && !state.returned;
+        let sent = kept.into_iter().filter(|(number, state)| here(state) && number <= received);
+        for (number, _) in sent {
+            tables.put_forward(&lane, number, None)?;
+        }
+    }
+    for place in &position.settled {
+        let lane = Lane { kind, group: *group, from: &place.from, to: &place.to };
+        tables.put_forward(&lane, place.number, None)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! Three sites with instances in processes of their own, and links that can be cut.
+
+use anyhow::Result;
+use freehold::Client;
+use freehold_core::SiteName;
+use freehold_jetstream::{ProvisionOptions, plan};
+use freehold_sandbox::Sandbox;
+
+use crate::copies::{self, Asked};
+use crate::counter;
+use crate::place::{self, InstanceProcess};
+
+/// The sites.
+pub const SITES: [&str; 3] = ["ewr", "jfk", "lga"];
+
+/// The sites, what runs there, and a client of each.
+pub struct ThreeSites {
+    /// Servers and links.
+    pub sandbox: Sandbox,
+    /// By site, then in the order in which they were named.
+    pub instances: Vec<(&'static str, InstanceProcess)>,
+    /// One for each site.
+    pub clients: Vec<Client>,
+    _data: tempfile::TempDir,
+}
+
+impl ThreeSites {
+    /// Starts instances of these names at each site. `service` is the path of `e2e-service`, which the test knows.
+    pub async fn start(service: &str, instances: &[&str]) -> Result<Self> {
+        let builder = SITES.iter().fold(Sandbox::builder(), |builder, site| builder.site(*site));
+        let sandbox = builder.cuttable(true).start().await?;
+        provision(&sandbox).await?;
+        let data = tempfile::tempdir()?;
+        let names = SITES.iter().map(|site| site.parse()).collect::<Result<Vec<SiteName>, _>>()?;
+        let (mut started, mut clients) = (Vec::new(), Vec::new());
+        for site in SITES {
+            for instance in instances {
+                let directory = data.path().join(format!("{site}-{instance}"));
+                std::fs::create_dir_all(&directory)?;
+                let mut config = place::config(sandbox.site(site), instance, &directory)?;
+                config.sites = names.clone();
+                started.push((site, InstanceProcess::start(service, &config, &directory).await?));
+            }
+            clients.push(place::client(sandbox.site(site)).await?);
+        }
+        Ok(Self { sandbox, instances: started, clients, _data: data })
+    }
+
+    /// Waits until all instances have the same, and as many records over all logs as `records` says, if it does.
+    pub async fn all_equal(&self, records: impl Into<Option<u64>>) -> Result<()> {
+        let of_site = |site: &str| SITES.iter().position(|it| *it == site).unwrap_or_default();
+        let asked: Vec<Asked<'_>> =
+            self.instances.iter().map(|(site, it)| (&self.clients[of_site(site)], *site, it)).collect();
+        copies::wait_same(&asked, records).await.map(|_| ())
+    }
+}
+
+/// Makes the streams of all sites, and then their mirrors: a mirror of a stream that is not there yet is tried again only after a
+/// while.
+async fn provision(sandbox: &Sandbox) -> Result<()> {
+    let sites = SITES.iter().map(|site| site.parse()).collect::<Result<Vec<SiteName>, _>>()?;
+    let definition = counter::definition();
+    for with_mirrors in [false, true] {
+        for site in &sites {
+            let client = place::client(sandbox.site(site.as_str())).await?;
+            let kinds = vec![(definition.name.clone(), definition.shared_settings())];
+            let mut options = ProvisionOptions::new(site.clone(), kinds);
+            if with_mirrors {
+                options.sites.clone_from(&sites);
+            }
+            plan(client.connection(), &options).await?.carry_out(client.connection()).await?;
+        }
+    }
+    Ok(())
+}
