@@ -132,6 +132,7 @@ pub(crate) struct DevArguments {
 Examples:
   freehold provision --site ewr --sites ewr,jfk,lga --kind customer --dry-run
   freehold --url nats://ewr.example:4222 provision --site ewr --sites ewr,jfk,lga --kind customer --groups 64 --replicas 3
+  freehold provision --site ewr --sites ewr,jfk,lga --permissions
 
 Without --site, every site of --sites is provisioned through the links between them.")]
 pub(crate) struct ProvisionArguments {
@@ -165,6 +166,9 @@ pub(crate) struct ProvisionArguments {
     /// Only show what would change.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Only print what each role may publish and subscribe to, for nats-server's configuration; nothing is asked.
+    #[arg(long)]
+    pub(crate) permissions: bool,
 }
 
 #[derive(Debug, Args)]

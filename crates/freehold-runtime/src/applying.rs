@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use freehold_core::{CopyWrite as _, GroupCount, Incarnation, KindName, SiteName, Takeovers};
 use freehold_jetstream::{Connection, SitesLog};
-use freehold_store::Store;
+use freehold_store::{OriginState, Store};
 
 use crate::applier::{Applier, OriginHealth};
 use crate::config::ServiceConfig;
@@ -58,10 +58,12 @@ impl Applying {
         }
         let losses = Arc::new(Losses::new(found));
         let (mut writer, reader) = store.into_parts();
-        let teach = |tables: &mut freehold_store::Transaction<'_>| tables.put_takeovers(&takeovers);
-        if takeovers != Takeovers::default() {
-            writer.transact(teach).map_err(StartError::Store)?;
-        }
+        let teach = |tables: &mut freehold_store::Transaction<'_>| {
+            let own = tables.origin(&config.site)?;
+            tables.put_origin(&config.site, OriginState { incarnation: Some(log.clone()), ..own });
+            tables.put_takeovers(&takeovers)
+        };
+        writer.transact(teach).map_err(StartError::Store)?;
         let snapshot = reader.snapshot().map_err(StartError::Store)?;
         let (mut senders, mut receivers) = (HashMap::new(), HashMap::new());
         for origin in &config.sites {

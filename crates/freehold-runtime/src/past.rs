@@ -96,6 +96,12 @@ impl Past {
         for (takeover, sequence) in stored.logged() {
             takeovers.note(takeover.clone(), sequence);
         }
+        // A log of the same name may be another one: what the copy has is of none of its messages then.
+        let applied_log = snapshot.origin(&config.site).map_err(StartError::Store)?.incarnation;
+        let log = self.log(&takeovers);
+        if let Some(applied) = applied_log.filter(|applied| applied.counter() == log.counter() && *applied != log) {
+            return Err(StartError::LogReplaced { applied, found: log });
+        }
         let mut is_ahead = false;
         for takeover in takeovers.iter() {
             let is_new = stored.iter().all(|it| (&it.ballot, &it.lost) != (&takeover.ballot, &takeover.lost));

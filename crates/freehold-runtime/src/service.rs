@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use freehold_core::{KindDefinition, KindName, NameTaken, REHOME_COMMAND, SiteName, StreamSequence, Takeovers};
+use freehold_core::{
+    Incarnation, KindDefinition, KindName, NameTaken, REHOME_COMMAND, SiteName, StreamSequence, Takeovers,
+};
 use freehold_jetstream::{ApiError, ConnectError, ProvisionError};
 use freehold_store::{Error as StoreError, OpenError};
 
@@ -16,6 +18,9 @@ use crate::read_requests::RESERVED_ENDPOINTS;
 
 /// A copy that differs again so soon after it was rebuilt is not rebuilt: that would not help.
 const REBUILD_PAUSE: Duration = Duration::from_secs(600);
+
+/// The pause before an instance whose start has failed for now is started again.
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
 /// Builds a service.
 pub struct ServiceBuilder {
@@ -72,6 +77,14 @@ pub enum StartError {
         /// That site.
         site: SiteName,
     },
+    /// The site's log is another one than the one that the copy has applied.
+    #[error("the copy has applied log {applied}, but the site's log is {found}: was the stream made anew by hand?")]
+    LogReplaced {
+        /// The log that the copy has applied.
+        applied: Incarnation,
+        /// The log that is there.
+        found: Incarnation,
+    },
     /// The site was taken over, and what it had cannot be set aside.
     #[error("the site was taken over and does not come back yet")]
     Homecoming(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -83,6 +96,17 @@ pub enum StartError {
         /// Why not.
         reason: String,
     },
+}
+
+impl StartError {
+    /// Whether another try may go better: a server or a link was away, or what this instance was before has not quite ended.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::Api(_) | Self::NameTaken(_) | Self::Contended { .. } | Self::Homecoming(_) => true,
+            Self::Provision(error) => matches!(error, ProvisionError::Api(_)),
+            _ => false,
+        }
+    }
 }
 
 /// Why a running service ended.
@@ -192,7 +216,24 @@ impl RunningService {
             if let Some(instance) = self.instance.take() {
                 instance.abandon().await;
             }
-            self.instance = Some(Instance::start(&self.service, rebuild.clone(), &known).await?);
+            let mut how = rebuild.clone();
+            self.instance = loop {
+                match Instance::start(&self.service, how.clone(), &known).await {
+                    Ok(instance) => break Some(instance),
+                    Err(error) if error.may_pass() => {
+                        tracing::warn!(error = describe(&error), "the instance starts again a little later");
+                        tokio::select! {
+                            () = &mut stop => return Ok(()),
+                            () = tokio::time::sleep(RESTART_PAUSE) => {}
+                        }
+                        if how == Rebuild::FromStreams {
+                            // The copy that had to be made anew is set aside by now.
+                            how = Rebuild::No;
+                        }
+                    }
+                    Err(error) => return Err(error),
+                }
+            };
             if let Rebuild::AtOrigin(origin) = rebuild {
                 self.rebuilt.insert(origin, Instant::now());
             }

@@ -14,6 +14,7 @@ use freehold_tests::{counter, workload};
 use serde_json::{Value, json};
 
 pub(crate) const SOON: Duration = Duration::from_secs(60);
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Starts them.
 pub(crate) async fn start(instances: &[&str]) -> Result<ThreeSites> {
@@ -43,9 +44,19 @@ pub(crate) async fn add(client: &Client, id: &str, command_id: &str) -> Result<c
 
 pub(crate) async fn owner(client: &Client, id: &str) -> Result<String> {
     let body = json!({ "id": id }).to_string();
-    let answer = client.request(&workload::kind(), "get", body.into(), &SendOptions::default()).await?;
+    let options = SendOptions { timeout: ASK_AGAIN, ..SendOptions::default() };
+    let answer = client.request(&workload::kind(), "get", body.into(), &options).await?;
     let view: Value = serde_json::from_slice(&answer.result.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?)?;
     Ok(view["owner"].as_str().context("no owner")?.to_owned())
+}
+
+/// How often a counter was changed. An instance that starts again meanwhile answers nothing: who waits asks again.
+pub(crate) async fn changes(client: &Client, id: &str) -> Result<u64> {
+    let options = SendOptions { timeout: ASK_AGAIN, ..SendOptions::default() };
+    let body = json!({ "id": id }).to_string();
+    let answer = client.request(&workload::kind(), "get", body.into(), &options).await?;
+    let view: Value = serde_json::from_slice(&answer.result.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?)?;
+    view["record"]["changes"].as_u64().context("no counter")
 }
 
 /// Gives records back: the right to create them, and each that exists.

@@ -18,7 +18,7 @@ use freehold_tests::takeover::take_over;
 use freehold_tests::workload::{self, Workload};
 use serde_json::json;
 
-use deployment::{SOON, add, all_equal, give_back, owner, start, stranded};
+use deployment::{SOON, add, all_equal, changes, give_back, owner, start, stranded, wait_back};
 
 /// What the taker owns can be changed within this.
 const WRITABLE: Duration = Duration::from_secs(2);
@@ -144,5 +144,84 @@ async fn clients_go_on_while_a_site_is_killed_and_taken_over() -> Result<()> {
     going(&at_jfk, 50).await?;
     let sent = at_jfk.finish(&jfk, "ewr-j").await? + at_lga.finish(&lga, "jfk-l").await?;
     println!("{sent} commands around a takeover");
+    all_equal(place).await
+}
+
+/// S37: of two that take the same site over at a time one wins everywhere, and the other is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn s37_of_two_takers_one_wins_and_the_other_is_told() -> Result<()> {
+    let place = start(&["one"]).await?;
+    let [ewr, jfk, lga] = [0, 1, 2].map(|at| place.clients[at].clone());
+    add(&ewr, "ewr-1", "first").await?;
+    for client in [&jfk, &lga] {
+        workload::read_at_least(client, "ewr-1", 1).await?;
+    }
+    place.sandbox.cut("ewr").await?;
+    let (by_jfk, by_lga) =
+        tokio::join!(take_over(&jfk, "ewr", &["jfk", "lga"]), take_over(&lga, "ewr", &["lga", "jfk"]));
+    let mut winners = Vec::new();
+    for (taker, taken) in [("jfk", by_jfk?), ("lga", by_lga?)] {
+        match taken {
+            Ok(_) => winners.push(taker),
+            Err(refusal) => ensure!(refusal.code == ErrorCode::Conflict, "{taker}: {refusal:?}"),
+        }
+    }
+    // Both may have been told, each by the other's seal: then one of them asks again.
+    if winners.is_empty() {
+        let again = take_over(&lga, "ewr", &["lga", "jfk"]).await?;
+        again.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+        winners.push("lga");
+    }
+    let [winner] = winners[..] else { anyhow::bail!("{winners:?} have taken it over") };
+    for client in [&jfk, &lga] {
+        let knows = || async { owner(client, "ewr-1").await.is_ok_and(|owner| owner == winner) };
+        wait_until("everybody knows the owner", SOON, knows).await?;
+    }
+    ensure!(add(&jfk, "ewr-1", "after").await?.changes == 2);
+    place.sandbox.heal("ewr")?;
+    place.sandbox.wait_linked("ewr").await?;
+    let is_copy = || async { changes(&ewr, "ewr-1").await.is_ok_and(|changes| changes == 2) };
+    wait_until("the lost site is a copy", SOON, is_copy).await?;
+    all_equal(place).await
+}
+
+/// S38: a takeover without a site that does not answer either; that one has more of the log, and is put right when it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn s38_a_takeover_without_a_member_is_what_counts_when_that_one_is_back() -> Result<()> {
+    let place = start(&["one"]).await?;
+    let [ewr, jfk, lga] = [0, 1, 2].map(|at| place.clients[at].clone());
+    for id in ["ewr-1", "ewr-2"] {
+        add(&ewr, id, "first").await?;
+        workload::read_at_least(&jfk, id, 1).await?;
+    }
+    // jfk is cut off first, so that lga has more of the lost site's log.
+    place.sandbox.cut("jfk").await?;
+    add(&ewr, "ewr-1", "jfk has not").await?;
+    workload::read_at_least(&lga, "ewr-1", 2).await?;
+    place.sandbox.cut("lga").await?;
+    place.sandbox.cut("ewr").await?;
+    let refused = take_over(&jfk, "ewr", &["jfk", "lga"]).await;
+    ensure!(refused.is_err(), "a member that does not answer was passed over: {refused:?}");
+    take_over(&jfk, "ewr", &["jfk"]).await?.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+    ensure!(add(&jfk, "ewr-2", "after").await?.changes == 2);
+
+    for site in ["jfk", "lga"] {
+        place.sandbox.heal(site)?;
+        place.sandbox.wait_linked(site).await?;
+    }
+    let is_right = || async {
+        let (one, two) = (changes(&lga, "ewr-1").await?, changes(&lga, "ewr-2").await?);
+        anyhow::Ok(one == 1 && two == 2 && owner(&lga, "ewr-1").await? == "jfk")
+    };
+    let is_right = || async { is_right().await.unwrap_or(false) };
+    wait_until("what the cut leaves out is gone where it had been seen", SOON, is_right).await?;
+    place.sandbox.heal("ewr")?;
+    place.sandbox.wait_linked("ewr").await?;
+    wait_back(&jfk, "ewr", &["jfk", "lga"]).await?;
+    let updates = stranded(&place, "ewr").await?.into_iter().filter_map(|entry| match entry {
+        Stranded::Update { update, .. } => Some((update.id.to_string(), update.version.0)),
+        _ => None,
+    });
+    ensure!(updates.collect::<BTreeSet<_>>() == BTreeSet::from([("ewr-1".to_owned(), 2)]), "not what was left out");
     all_equal(place).await
 }

@@ -4,6 +4,7 @@ pub(crate) mod doctor;
 pub(crate) mod get;
 pub(crate) mod history;
 pub(crate) mod list;
+pub(crate) mod permissions;
 pub(crate) mod provision;
 pub(crate) mod rehome;
 pub(crate) mod restore;

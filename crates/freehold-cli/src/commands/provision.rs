@@ -9,6 +9,7 @@ use freehold_core::{KindName, KindSettings, Retention, SiteName};
 use freehold_jetstream::{Client, PlanStep, ProvisionOptions, plan};
 
 use crate::arguments::ProvisionArguments;
+use crate::commands::permissions;
 use crate::context::Context;
 use crate::failure::Verdict;
 use crate::printer;
@@ -29,6 +30,9 @@ struct Report {
 
 pub(crate) async fn run(context: &Context, arguments: ProvisionArguments) -> anyhow::Result<Verdict> {
     let dry_run = arguments.dry_run;
+    if arguments.permissions {
+        return print_permissions(context, &arguments);
+    }
     let (targets, options) = options(&context.settings, arguments)?;
     let client = context.connect().await?;
     let mut report = Report { dry_run, sites: Vec::new() };
@@ -54,6 +58,23 @@ pub(crate) async fn run(context: &Context, arguments: ProvisionArguments) -> any
         }
     }
     printer::table(&table)?;
+    Ok(Verdict::Yes)
+}
+
+fn print_permissions(context: &Context, arguments: &ProvisionArguments) -> anyhow::Result<Verdict> {
+    let configured = &context.settings.sites;
+    let sites = if arguments.sites.is_empty() { configured } else { &arguments.sites };
+    let site = arguments.site.as_ref().or(context.settings.site.as_ref());
+    let targets = site.map_or_else(|| sites.clone(), |site| vec![site.clone()]);
+    ensure!(!targets.is_empty(), "no site is named: give --site or --sites");
+    for target in &targets {
+        let roles = permissions::roles(target, sites);
+        if context.json {
+            printer::json(&serde_json::json!({ "site": target, "roles": roles }))?;
+        } else {
+            permissions::print(target, &roles)?;
+        }
+    }
     Ok(Verdict::Yes)
 }
 
