@@ -10,8 +10,8 @@ use futures::StreamExt;
 
 use freehold_core::subject;
 use freehold_core::{
-    CommandLogCheck, CommandLogIncarnation, CommandMessage, DeadLetter, DecidedCommand, GroupNumber, KindName, LogTime,
-    LoggedCommand, SiteName, StreamSequence,
+    CommandLogCheck, CommandLogIncarnation, CommandMessage, DeadLetter, DecidedCommand, GroupNumber, Incarnation,
+    KindName, LogTime, LoggedCommand, SiteName, StreamSequence,
 };
 
 use crate::connection::Connection;
@@ -35,7 +35,12 @@ pub struct CommandLog {
     connection: Connection,
     site: SiteName,
     stream: String,
+    /// Which life of the site's records log this is for.
+    life: u64,
 }
+
+/// The first life of a site's records log.
+const FIRST_LIFE: u64 = 1;
 
 /// A command that the log has taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +82,14 @@ impl CommandLog {
     /// The log of a site.
     pub fn new(connection: Connection, site: SiteName) -> Self {
         let stream = subject::commands_stream(&site);
-        Self { connection, site, stream }
+        Self { connection, site, stream, life: FIRST_LIFE }
+    }
+
+    /// The log in a life of the site's records log. What was set aside when the last one ended may be sent again under the same id:
+    /// the server must not take it for a repeat.
+    #[must_use]
+    pub fn in_life(self, life: &Incarnation) -> Self {
+        Self { life: life.counter(), ..self }
     }
 
     /// Appends a command; the same command within the server's duplicate window counts as taken. `trace_parent` is
@@ -89,7 +101,11 @@ impl CommandLog {
         trace_parent: Option<&str>,
     ) -> Result<Appended, AppendError> {
         let payload = serde_json::to_vec(command).map_err(|error| unknown("printing the command", error))?;
-        let mut publish = PublishMessage::build().payload(payload.into()).message_id(command.message_id().to_string());
+        let mut message_id = command.message_id().to_string();
+        if self.life > FIRST_LIFE {
+            message_id = format!("{message_id}-{}", self.life);
+        }
+        let mut publish = PublishMessage::build().payload(payload.into()).message_id(message_id);
         if let Some(trace_parent) = trace_parent {
             publish = publish.header("traceparent", trace_parent);
         }

@@ -24,6 +24,8 @@ const LOST_TAIL_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often the mirror is looked at while the origin is read instead.
 const MIRROR_LOOK: Duration = Duration::from_millis(50);
+/// How long what was handed over may take to be committed before it is looked at again.
+const COMMIT_PAUSE: Duration = Duration::from_millis(20);
 /// How often the log of a lost site is looked at.
 const LOST_SITE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -59,30 +61,26 @@ enum Ended {
     Switch(Source),
     /// The origin was lost, or has come back.
     Loss,
+    /// The log of a lost site was read to its end here.
+    Complete,
     Failed(RecordsReaderError),
 }
 
 impl Applier {
     /// Runs until the store thread is gone.
     pub(crate) async fn run(self) {
-        let mut handed_over = self.copy.progress_of(&self.origin);
         let mut source = self.first.clone();
         let mut losses = self.copy.losses.watch(&self.origin);
         loop {
-            // What was handed over is applied or the store has failed: read on behind it, never twice.
-            let applied = handed_over.max(self.copy.progress_of(&self.origin));
+            // Behind what is committed, not behind what was passed: a server may say that nothing is pending a moment before it delivers
+            // what it has. What is read twice is applied once.
+            let applied = self.committed();
             let loss = losses.as_mut().and_then(|loss| loss.borrow_and_update().clone());
             if let Some(loss) = &loss {
                 match self.source_of_lost(loss, applied).await {
                     Some(found) => source = found,
                     None => {
                         // Everything that counts is applied: what comes is told by the origin's return.
-                        if let Some(cut) = loss.cut().filter(|cut| applied >= *cut && self.committed() < *cut) {
-                            let job = StoreJob::complete(self.origin.clone(), cut);
-                            if self.jobs.send(job).await.is_err() {
-                                return;
-                            }
-                        }
                         self.health.send_replace(OriginHealth::Reading(applied));
                         tokio::select! {
                             () = changed(losses.as_mut()) => {}
@@ -95,12 +93,22 @@ impl Applier {
                 source = Source::Site;
             }
             let ended = match self.open(&source, applied).await {
-                Ok(reader) => self.read(reader, &source, loss.as_ref(), losses.as_mut(), &mut handed_over).await,
+                Ok(reader) => self.read(reader, &source, loss.as_ref(), losses.as_mut()).await,
                 Err(error) => Ended::Failed(error),
             };
             let error = match ended {
                 Ended::NoStore => return,
                 Ended::Loss => continue,
+                Ended::Complete => {
+                    // What was read last may be on its way into the copy, or another member may have more.
+                    let has_more = loss.as_ref().and_then(Loss::cut).is_some_and(|cut| self.committed() < cut);
+                    let pause = if has_more { COMMIT_PAUSE } else { LOST_SITE_PAUSE };
+                    tokio::select! {
+                        () = changed(losses.as_mut()) => {}
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                    continue;
+                }
                 Ended::Switch(next) => {
                     tracing::info!(origin = %self.origin, from = ?source, to = ?next, "reading a records log elsewhere");
                     source = next;
@@ -181,7 +189,6 @@ impl Applier {
         source: &Source,
         loss: Option<&Loss>,
         mut losses: Option<&mut watch::Receiver<Option<Loss>>>,
-        handed_over: &mut StreamSequence,
     ) -> Ended {
         let cut = loss.and_then(Loss::cut);
         let counts = |sequence: StreamSequence| cut.map_or(sequence, |cut| cut.min(sequence));
@@ -203,12 +210,11 @@ impl Applier {
             if self.jobs.send(job).await.is_err() {
                 return Ended::NoStore;
             }
-            *handed_over = (*handed_over).max(passed);
             if let (Source::Site, Some(watch)) = (source, self.copy.origins.get(&self.origin)) {
                 watch.note_mirrored(passed);
             }
             if loss.is_some() && passed >= counts(reader.last_at_open()) {
-                return Ended::Loss;
+                return Ended::Complete;
             }
             read = loop {
                 tokio::select! {

@@ -157,7 +157,7 @@ impl Instance {
         let context = WorkerContext {
             site: config.site.clone(),
             copy: copy.clone(),
-            commands: CommandLog::new(connection.clone(), config.site.clone()),
+            commands: CommandLog::new(connection.clone(), config.site.clone()).in_life(&incarnation),
             records: RecordsLog::new(connection.clone(), config.site.clone()),
             members,
             lists: lists.clone(),

@@ -53,14 +53,6 @@ pub(crate) enum StoreJob {
     },
 }
 
-impl StoreJob {
-    /// A log that was cut is read up to its cut.
-    pub(crate) fn complete(origin: SiteName, cut: StreamSequence) -> Self {
-        let (messages, takeovers) = (Vec::new(), Vec::new());
-        Self::Apply { origin, messages, takeovers, passed: cut, live_from: cut, complete_at: Some(cut) }
-    }
-}
-
 /// The thread's side of the copy.
 pub(crate) struct StoreThread {
     pub(crate) writer: Writer,

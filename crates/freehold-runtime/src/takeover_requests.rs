@@ -24,6 +24,8 @@ pub(crate) const LOSS: &str = "loss";
 pub(crate) const SEAL: &str = "seal";
 /// To take a site over whose log all members have sealed.
 pub(crate) const TAKE_OVER: &str = "take-over";
+/// How often it is looked at.
+const CUT_PAUSE: Duration = Duration::from_millis(5);
 /// How long the taker's copy may take to come to the cut before it answers all the same.
 const CUT_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -135,6 +137,14 @@ impl RequestHandler {
         Ok(takeovers.of(lost).filter(|takeover| takeover.lost_log.counter() >= mirror.lives).cloned())
     }
 
+    /// Returns when the copy has committed a log up to a cut. A copy that cannot be read never has.
+    async fn has_applied(&self, lost: &SiteName, cut: StreamSequence) {
+        let applied = || self.copy.reader.snapshot().and_then(|snapshot| snapshot.applied(lost));
+        while !applied().is_ok_and(|applied| applied >= cut) {
+            tokio::time::sleep(CUT_PAUSE).await;
+        }
+    }
+
     fn check_lost(&self, lost: &SiteName) -> Result<(), Refusal> {
         let why = match () {
             () if *lost == self.site => format!("{lost} is this site"),
@@ -235,7 +245,7 @@ pub(crate) async fn take_over(handler: &RequestHandler, request: &Request) -> Re
         }
         Err(PublishFailure::Unknown(why)) => return Err(Refusal::new(ErrorCode::OutcomeUnknown, why)),
     }
-    let is_ready = timeout(CUT_PATIENCE, handler.copy.applied(&lost, cut)).await.is_ok();
+    let is_ready = timeout(CUT_PATIENCE, handler.has_applied(&lost, cut)).await.is_ok();
     let cut_ms = tail.last().map(|message| message.time);
     print(&TakeOverAnswer { cut, cut_ms, is_ready })
 }
