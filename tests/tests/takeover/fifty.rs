@@ -73,6 +73,8 @@ async fn fifty_takeovers_say_exactly_what_is_kept() -> Result<()> {
     for id in &ids {
         add(&place.clients[0], id, "first").await?;
     }
+    // Mirrors that were made a moment ago may not have begun.
+    place.all_equal(None).await?;
     let mut lost = 0;
     let (mut kept, mut stranded, mut slowest) = (0, 0, Duration::ZERO);
     for round in 0..ROUNDS {
