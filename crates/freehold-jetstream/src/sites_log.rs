@@ -17,7 +17,7 @@ use crate::command_log::milliseconds;
 use crate::connection::Connection;
 use crate::error::ApiError;
 use crate::provision::INCARNATION_KEY;
-use crate::records_log::{EXPECTED_SEQUENCE, EXPECTED_SUBJECT, acknowledged, log_state, open_consumer, read_message};
+use crate::records_log::{EXPECTED_SEQUENCE, EXPECTED_SUBJECT, acknowledged, open_consumer, read_message};
 
 /// Where a sealed mirror says so.
 pub(crate) const SEALED_KEY: &str = "freehold-sealed";
@@ -56,8 +56,7 @@ impl SitesLog {
 
     /// For whom this site has sealed a log, and where it says so.
     pub async fn newest_seal(&self, lost: &SiteName) -> Result<Option<(StreamSequence, Seal)>, ApiError> {
-        let newest = self.newest(&self.site, &subject::seal(&self.site, lost)).await?;
-        Ok(newest.map(|(sequence, _, seal)| (sequence, seal)))
+        self.newest(&self.site, &subject::seal(&self.site, lost)).await
     }
 
     /// Seals a log, unless somebody has done so since that was looked at.
@@ -90,8 +89,7 @@ impl SitesLog {
 
     /// The newest life of a site's log that its stream here tells of; nothing where it is the first.
     pub async fn life(&self, site: &SiteName) -> Result<Option<(StreamSequence, Life)>, ApiError> {
-        let newest = self.newest(site, &subject::life(site)).await?;
-        Ok(newest.map(|(sequence, _, life)| (sequence, life)))
+        self.newest(site, &subject::life(site)).await
     }
 
     /// Begins a new life of this site's log, unless somebody has done so since that was looked at.
@@ -154,12 +152,7 @@ impl SitesLog {
         copied.subjects = Vec::new();
         copied.allow_atomic_publish = false;
         copied.metadata.insert(RESTORING_KEY.to_owned(), from.to_string());
-        let api_prefix = format!("$JS.{from}.API");
-        copied.mirror = Some(Source {
-            name: own.name.clone(),
-            external: Some(External { api_prefix, delivery_prefix: None }),
-            ..Source::default()
-        });
+        copied.mirror = Some(log_at(from, &self.site));
         jetstream.delete_stream(&own.name).await.map_err(|error| failed(error.into()))?;
         jetstream.create_stream(copied).await.map_err(|error| failed(error.into()))?;
         loop {
@@ -208,24 +201,24 @@ impl SitesLog {
 
     async fn stream(&self, origin: &SiteName) -> Result<(Config, StreamSequence), ApiError> {
         let name = subject::records_stream(origin);
-        let last = log_state(&self.connection, &name).await?.last;
         let stream = self.connection.jetstream.get_stream(&name).await;
         let stream = stream.map_err(|error| ApiError::new(format!("asking for {name}"), error))?;
-        Ok((stream.cached_info().config.clone(), last))
+        let info = stream.cached_info();
+        Ok((info.config.clone(), StreamSequence(info.state.last_sequence)))
     }
 
     async fn newest<T: DeserializeOwned>(
         &self,
         site: &SiteName,
         subject: &str,
-    ) -> Result<Option<(StreamSequence, LogTime, T)>, ApiError> {
+    ) -> Result<Option<(StreamSequence, T)>, ApiError> {
         let what = || format!("reading the newest message on {subject}");
         let stream = self.connection.jetstream.get_stream_no_info(subject::records_stream(site)).await;
         let stream = stream.map_err(|error| ApiError::new(what(), error))?;
         match stream.get_last_raw_message_by_subject(subject).await {
             Ok(message) => {
                 let body = serde_json::from_slice(&message.payload).map_err(|error| ApiError::new(what(), error))?;
-                Ok(Some((StreamSequence(message.sequence), LogTime(milliseconds(message.time)), body)))
+                Ok(Some((StreamSequence(message.sequence), body)))
             }
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) => Err(ApiError::new(what(), error)),
@@ -251,9 +244,14 @@ impl SitesLog {
 
 /// Where a mirror of an origin's log reads.
 pub(crate) fn mirror_of(origin: &SiteName) -> Source {
+    log_at(origin, origin)
+}
+
+/// An origin's log as a site has it.
+fn log_at(site: &SiteName, origin: &SiteName) -> Source {
     Source {
         name: subject::records_stream(origin),
-        external: Some(External { api_prefix: format!("$JS.{origin}.API"), delivery_prefix: None }),
+        external: Some(External { api_prefix: format!("$JS.{site}.API"), delivery_prefix: None }),
         ..Source::default()
     }
 }
