@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use freehold::{Client, RunningService};
-use freehold_core::{CopyRead as _, CopyWrite as _, GroupCount, Hash, Json, RecordId, RecordPlace, SiteName};
+use freehold_core::{
+    CopyRead as _, CopyWrite as _, GroupCount, Hash, Json, RecordId, RecordPlace, SiteName, StreamSequence,
+};
 use freehold_sandbox::{Sandbox, wait_until};
 use freehold_store::{Options, Store};
 use freehold_tests::place::InstanceProcess;
@@ -154,7 +156,7 @@ async fn s46_a_copy_that_has_diverged_is_found_by_its_digest_and_made_anew() -> 
     let mut state = before.clone();
     state.record = Some(Json::from_value(&counter::Counter { changes: 99, ..counter::Counter::default() })?);
     state.hash = Hash::of([b"what nobody has logged".as_slice()]);
-    let place = RecordPlace { origin: &origin, kind: &kind, group, id: &flipped };
+    let place = RecordPlace { origin: &origin, kind: &kind, group, id: &flipped, cut: StreamSequence(0) };
     writer.transact(|tables| tables.put_record(&place, Some(&before), &state).map_err(anyhow::Error::from))?;
     drop((writer, reader));
     instances[1].restart().await?;

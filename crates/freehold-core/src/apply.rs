@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use crate::copy::{CopyWrite, GroupState, LastUpdate, RecordPlace, RecordState, Retention, StoredOutcome, Uncarried};
-use crate::envelope::{DecidedCommand, Position, RecordsBody, ResultMessage, Update};
+use crate::envelope::{DecidedCommand, Inherited, Position, RecordsBody, ResultMessage, Update};
 use crate::hash::GroupDigest;
 use crate::id::RecordId;
 use crate::name::{KindName, SiteName};
@@ -191,7 +191,7 @@ fn apply_update<T: CopyWrite>(
     let newer = before.as_ref().is_none_or(|before| (before.epoch, before.version) < (update.epoch, update.version));
     let version = update.version;
     let changes = update.changes.iter().cloned().map(|change| Change { id: Some(id.clone()), ..change }).collect();
-    let place = RecordPlace { origin, kind, group: *group, id: &id };
+    let place = RecordPlace { origin, kind, group: *group, id: &id, cut: tables.takeovers()?.cut_of(origin) };
     if newer {
         let state = next_state(retention, message, before.as_ref(), update);
         tables.put_record(&place, before.as_ref(), &state)?;
@@ -219,13 +219,14 @@ fn check_lawful<T: CopyWrite>(
 ) -> Result<Result<Option<Anomaly>, Anomaly>, T::Error> {
     let id = || update.id.clone();
     let mut before = before.clone();
-    let taken = tables.takeovers()?.see_record(&mut before);
+    let taken = !tables.takeovers()?.see_record(&mut before).is_empty();
     let unlawful = || Anomaly::Unlawful { id: id(), owner: before.owner.clone(), origin: origin.clone() };
+    // What tells how the record has moved may be unread, or was dropped before it was read: a log keeps a number of updates of a record.
     let mut has_read_all = true;
     for (site, sequence) in &update.moved {
-        has_read_all &= tables.applied(site)? >= *sequence;
+        let is_whole = tables.dropped_until(site)? <= before.sequence_at(site);
+        has_read_all &= is_whole && tables.applied(site)? >= *sequence;
     }
-    // What a lost site had decided up to the cut may still be unread.
     let follows = update.previous == Some(before.hash) || taken && !has_read_all;
     let gap = || (!follows).then(|| Anomaly::Gap { id: id(), have: before.version, got: update.version });
     if update.epoch < before.epoch || update.hash == before.hash {
@@ -313,10 +314,14 @@ fn apply_result<T: CopyWrite>(
                     Some(last) => last.uncarried.remove(0),
                     None => state.uncarried.remove(0),
                 };
-                let place = RecordPlace { origin, kind, group: *group, id: &carried.id };
+                let cut = tables.takeovers()?.cut_of(origin);
+                let place = RecordPlace { origin, kind, group: *group, id: &carried.id, cut };
                 tables.put_record(&place, Some(&before), &state)?;
             }
         }
+    }
+    for inherited in result.inherits {
+        keep_inherited(tables, kind, inherited)?;
     }
     let mut changes = result.changes;
     for place in &result.returns {
@@ -363,7 +368,7 @@ fn keep_outcomes<T: CopyWrite>(
         move_highest(&mut state, origin, &change);
         commands.push((change.id.clone(), change.command_id.clone()));
         let outcome = StoredOutcome { change, origin: origin.clone(), sequence: message.sequence, time: message.time };
-        if !(outcome.change.repeats && is_known(tables, kind, &outcome)?) {
+        if !is_known(tables, kind, &outcome.change)? {
             tables.put_outcome(kind, &outcome)?;
         }
         kept.outcomes.push(outcome);
@@ -375,11 +380,26 @@ fn keep_outcomes<T: CopyWrite>(
     Ok(kept)
 }
 
-/// Whether the outcome that another one repeats is there.
-fn is_known<T: CopyWrite>(tables: &T, kind: &KindName, repeat: &StoredOutcome) -> Result<bool, T::Error> {
-    let Change { id, command_id, fingerprint, .. } = &repeat.change;
-    let known = tables.outcome(kind, id.as_ref(), command_id)?;
-    Ok(known.is_some_and(|it| it.change.is_final() && !it.change.repeats && it.change.fingerprint == *fingerprint))
+/// Keeps outcomes of a lost site's log as that log would have brought them, where it has not.
+fn keep_inherited<T: CopyWrite>(tables: &mut T, kind: &KindName, inherited: Inherited) -> Result<(), T::Error> {
+    let Inherited { origin, sequence, time_ms: time, changes } = inherited;
+    let mut kept = Vec::new();
+    for change in changes {
+        if tables.outcome(kind, change.id.as_ref(), &change.command_id)?.is_none_or(|known| !known.change.is_final()) {
+            kept.push((change.id.clone(), change.command_id.clone()));
+            tables.put_outcome(kind, &StoredOutcome { change, origin: origin.clone(), sequence, time })?;
+        }
+    }
+    if kept.is_empty() { Ok(()) } else { tables.put_message(&origin, sequence, time, kind, &kept) }
+}
+
+/// Whether the outcome that this one repeats is there.
+fn is_known<T: CopyWrite>(tables: &T, kind: &KindName, change: &Change) -> Result<bool, T::Error> {
+    if !change.repeats {
+        return Ok(false);
+    }
+    let known = tables.outcome(kind, change.id.as_ref(), &change.command_id)?;
+    Ok(known.is_some_and(|known| change.repeats_that(&known.change)))
 }
 
 /// A command of this site's own log moves the group's furthest decided one.
@@ -411,6 +431,10 @@ fn check_digest<T: CopyWrite>(
 ) -> Result<Option<bool>, T::Error> {
     let RecordsSubject { site: origin, kind, group, .. } = &message.subject;
     let Some(expected) = expected else { return Ok(None) };
+    if message.sequence <= tables.takeovers()?.cut_of(origin) {
+        // What the digest is over has ended.
+        return Ok(None);
+    }
     Ok(Some(tables.digest(origin, kind, *group)? == expected))
 }
 

@@ -49,9 +49,23 @@ pub struct RecordState {
 }
 
 impl RecordState {
-    /// The hash of the last update of the record in a site's log.
-    pub fn hash_at(&self, origin: &SiteName) -> Option<Hash> {
-        if self.origin == *origin { Some(self.hash) } else { self.elsewhere.get(origin).map(|last| last.hash) }
+    /// The hash of the last update of the record in a site's log, where that update lies behind `behind`.
+    pub fn hash_at(&self, origin: &SiteName, behind: StreamSequence) -> Option<Hash> {
+        let last = if self.origin == *origin {
+            Some((self.sequence, self.hash))
+        } else {
+            self.elsewhere.get(origin).map(|last| (last.sequence, last.hash))
+        };
+        last.filter(|(sequence, _)| *sequence > behind).map(|(_, hash)| hash)
+    }
+
+    /// The place of the last update of the record in a site's log; 0 where there is none.
+    pub fn sequence_at(&self, origin: &SiteName) -> StreamSequence {
+        if self.origin == *origin {
+            self.sequence
+        } else {
+            self.elsewhere.get(origin).map(|last| last.sequence).unwrap_or_default()
+        }
     }
 
     /// The updates of the record in a site's log whose outcomes nothing carries.
@@ -171,7 +185,7 @@ impl GroupState {
         change.asks_for_something() && !behind
     }
 
-    fn emitted_from(&self, site: &SiteName) -> ForwardNumber {
+    pub(crate) fn emitted_from(&self, site: &SiteName) -> ForwardNumber {
         self.emitted.get(site).copied().unwrap_or_default()
     }
 
@@ -188,6 +202,8 @@ pub trait CopyRead {
 
     /// The last message of the origin's records log that the copy has applied.
     fn applied(&self, origin: &SiteName) -> Result<StreamSequence, Self::Error>;
+    /// The last place of that log whose message the log may have dropped before the copy came to it; 0 where there is none.
+    fn dropped_until(&self, origin: &SiteName) -> Result<StreamSequence, Self::Error>;
     /// A record; nothing where it never existed.
     fn record(&self, kind: &KindName, id: &RecordId) -> Result<Option<RecordState>, Self::Error>;
     /// The outcome of a command; `id` is nothing for commands that could not be read.
@@ -208,7 +224,7 @@ pub trait CopyRead {
     /// Outcomes that ended before this time may be missing: the copy was rebuilt from streams that had already dropped
     /// them. 0 where nothing can be missing.
     fn outcomes_complete_from(&self, origin: &SiteName) -> Result<LogTime, Self::Error>;
-    /// The digest of a group's records in an origin's log.
+    /// The digest of a group's records in an origin's log, over what lies behind the cut where the log was cut.
     fn digest(&self, origin: &SiteName, kind: &KindName, group: GroupNumber) -> Result<GroupDigest, Self::Error>;
     /// The ids of a kind that start with a text, deleted ones included. Only asked for the few that stand for home rights.
     fn ids_with_prefix(&self, kind: &KindName, prefix: &str) -> Result<Vec<RecordId>, Self::Error>;
@@ -258,6 +274,8 @@ pub struct Lane<'a> {
 pub trait CopyWrite: CopyRead {
     /// Notes how far an origin's log is applied.
     fn put_applied(&mut self, origin: &SiteName, sequence: StreamSequence, time: LogTime) -> Result<(), Self::Error>;
+    /// Notes that the origin's log may have dropped messages up to a place before the copy came to them. Never moves back.
+    fn put_dropped(&mut self, origin: &SiteName, until: StreamSequence) -> Result<(), Self::Error>;
     /// Replaces a record's state and keeps the digest of its group at this origin, which is over the last updates in the
     /// origin's log, each by [`RecordState::hash_at`].
     fn put_record(
@@ -286,7 +304,7 @@ pub trait CopyWrite: CopyRead {
         kind: &KindName,
         commands: &[(Option<RecordId>, CommandId)],
     ) -> Result<(), Self::Error>;
-    /// Replaces what the copy knows of takeovers.
+    /// Replaces what the copy knows of takeovers. The digests of logs that are cut by that, [`Takeovers::cut_since`], are empty from now on.
     fn put_takeovers(&mut self, takeovers: &Takeovers) -> Result<(), Self::Error>;
     /// Replaces a group's state.
     fn put_group(
@@ -309,6 +327,8 @@ pub struct RecordPlace<'a> {
     pub group: GroupNumber,
     /// The record.
     pub id: &'a RecordId,
+    /// The origin's log was cut here: the digest is over what lies behind.
+    pub cut: StreamSequence,
 }
 
 /// How long things are kept; the same at every instance of a site.

@@ -100,6 +100,9 @@ pub struct ResultMessage {
     /// The updates whose outcomes this message repeats: from now on a reader that misses them has missed nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub carries: Vec<Carried>,
+    /// Outcomes of updates in the logs of lost sites, of records that this site has taken over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inherits: Vec<Inherited>,
     /// Commands on their way to the owners of their records. A command that has waited for long is repeated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forwards: Vec<Forward>,
@@ -155,6 +158,20 @@ pub struct Carried {
     pub id: RecordId,
     /// The update's place in the records log.
     pub sequence: StreamSequence,
+}
+
+/// The outcomes of an update that counts in the log of a lost site. What that site has logged since, which does not count, may make
+/// its log drop the update: whoever reads the log later finds its outcomes here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inherited {
+    /// The lost site.
+    pub origin: SiteName,
+    /// The update's place in its log.
+    pub sequence: StreamSequence,
+    /// When that log took it.
+    pub time_ms: LogTime,
+    /// What it decided.
+    pub changes: Vec<Change>,
 }
 
 /// The message by which an instance holds a group, on `fh.S.ctl.claim.K.G`.

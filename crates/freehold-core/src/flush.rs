@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::command::{CommandMessage, LoggedCommand};
 use crate::copy::{CopyRead, RecordState, Retention, Uncarried};
 use crate::decision::{Decision, DecisionContext, RecordChange};
-use crate::envelope::{BatchPlace, Carried, DeadLetter, DecidedCommand, Forward, ResultMessage, Update};
+use crate::envelope::{BatchPlace, Carried, DeadLetter, DecidedCommand, Forward, Inherited, ResultMessage, Update};
 use crate::group::GroupNumber;
 use crate::hash::Hash;
 use crate::holder::MAX_ATTEMPTS;
@@ -242,10 +242,10 @@ fn results_of(
     results_published: u64,
     results: Pages,
 ) -> Vec<FlushMessage> {
-    let message = |(index, Page { changes, carries, forwards, returns }): (u64, Page)| {
+    let message = |(index, Page { changes, carries, inherits, forwards, returns }): (u64, Page)| {
         let page = (results_published + index) / context.retention.history.max(1);
         let kind = context.definition.name.clone();
-        let result = ResultMessage { log: context.log.clone(), kind, changes, carries, forwards, returns };
+        let result = ResultMessage { log: context.log.clone(), kind, changes, carries, inherits, forwards, returns };
         FlushMessage {
             subject: context.subject(RecordsTopic::Result { claim, page }),
             payload: print(&result),
@@ -581,8 +581,9 @@ impl<C: CopyRead> Planner<'_, C> {
         }
         for mut fold in std::mem::take(&mut self.folds) {
             if self.carries_due(&fold) {
-                let decided: HashSet<&CommandId> = fold.changes.iter().map(|change| &change.command_id).collect();
                 // An id that came again later than W has a newer outcome by now: the old one must not take its place.
+                let newer = fold.changes.iter().filter(|change| !change.repeats);
+                let decided: HashSet<&CommandId> = newer.map(|change| &change.command_id).collect();
                 let is_newest =
                     |change: &Change| !decided.contains(&change.command_id) && !self.view.overlay.has_another(change);
                 for sequence in &fold.base.carriable {
@@ -600,6 +601,11 @@ impl<C: CopyRead> Planner<'_, C> {
             effects.changes.extend(fold.forwards.iter().map(Forward::change));
             let mut page = Page { forwards: std::mem::take(&mut fold.forwards), ..Page::default() };
             if fold.changed() {
+                for inherited in self.inherits(&fold)? {
+                    results.add(Page { inherits: vec![inherited], ..Page::default() });
+                }
+                // What only repeats is not kept by its id, and so would not be carried: results are not discarded for newer ones.
+                (page.changes, fold.changes) = std::mem::take(&mut fold.changes).into_iter().partition(|it| it.repeats);
                 let (update, state) = self.update(fold);
                 effects.records.push((update.id.clone(), state));
                 updates.push(update);
@@ -623,6 +629,22 @@ impl<C: CopyRead> Planner<'_, C> {
         }
         messages.extend(results_of(self.context, self.place.claim, self.place.results_published, results));
         Ok((messages, result_messages, effects))
+    }
+
+    /// The first update of a record that was taken over repeats what else only the lost sites' logs have of it.
+    fn inherits(&self, fold: &Fold) -> Result<Vec<Inherited>, C::Error> {
+        let mut inherited = Vec::new();
+        for (origin, updates) in &fold.base.inherits {
+            for Uncarried { sequence, time } in updates {
+                let outcomes = self.view.copy.outcomes_of_message(origin, *sequence)?;
+                let changes: Vec<_> = outcomes.into_iter().map(|outcome| outcome.change).collect();
+                if !changes.is_empty() {
+                    let (origin, sequence, time_ms) = (origin.clone(), *sequence, *time);
+                    inherited.push(Inherited { origin, sequence, time_ms, changes });
+                }
+            }
+        }
+        Ok(inherited)
     }
 
     fn update(&self, fold: Fold) -> (Update, RecordState) {

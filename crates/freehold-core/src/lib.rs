@@ -41,8 +41,8 @@ pub use decision::{
     kind_name, rejected,
 };
 pub use envelope::{
-    Attempt, BatchPlace, Carried, Claim, Confirmation, DeadLetter, DecidedCommand, Forward, Position, RecordsBody,
-    ResultMessage, Update,
+    Attempt, BatchPlace, Carried, Claim, Confirmation, DeadLetter, DecidedCommand, Forward, Inherited, Position,
+    RecordsBody, ResultMessage, Update,
 };
 pub use flush::{
     ENVELOPE_RESERVE_BYTES, Emission, FlushContext, FlushMessage, MAX_CARRY_MESSAGES, MAX_FLUSH_COMMANDS, MAX_PANICS,

@@ -213,6 +213,11 @@ impl Change {
         !self.emits.is_empty() || self.outcome.status == Status::Dead || unknown
     }
 
+    /// Whether it repeats that other entry of its record and command id.
+    pub fn repeats_that(&self, other: &Self) -> bool {
+        self.repeats && !other.repeats && other.is_final() && self.fingerprint == other.fingerprint
+    }
+
     /// Whether it is about a command that this site's own log took.
     pub fn was_taken_at(&self, site: &SiteName) -> bool {
         self.forwarded.as_ref().is_none_or(|place| place.from == *site)

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::command::LoggedCommand;
-use crate::copy::{CopyRead, RecordState, StoredOutcome};
+use crate::copy::{CopyRead, RecordState, StoredOutcome, Uncarried};
 use crate::envelope::Forward;
 use crate::group::GroupNumber;
 use crate::id::{CommandId, RecordId, closest_right, home_rights_start};
@@ -89,7 +89,10 @@ impl Overlay {
         for change in effects.changes {
             let key = (change.id.clone(), change.command_id.clone());
             flush.changes.push(key.clone());
-            self.changes.insert(key, change);
+            // As in the copy, what only repeats does not take the place of what it repeats.
+            if !self.changes.get(&key).is_some_and(|known| change.repeats_that(known)) {
+                self.changes.insert(key, change);
+            }
         }
         self.carries.extend(effects.carries);
         self.flushes.push_back(flush);
@@ -144,7 +147,7 @@ impl Overlay {
     pub(crate) fn has_another(&self, change: &Change) -> bool {
         let published = self.changes.get(&(change.id.clone(), change.command_id.clone()));
         let place = |change: &Change| (change.log, change.sequence, change.time_ms);
-        published.is_some_and(|published| place(published) != place(change))
+        published.is_some_and(|published| !published.repeats && place(published) != place(change))
     }
 
     fn record(&self, id: &RecordId) -> Option<&PublishedRecord> {
@@ -166,12 +169,20 @@ pub(crate) struct View<'a, C> {
 pub(crate) struct ViewedRecord {
     /// Its owner is seen through the takeovers.
     pub(crate) state: Option<RecordState>,
-    /// A takeover has changed its owner, and no update says so yet.
-    pub(crate) is_taken: bool,
+    /// Where takeovers have changed its owner and no update says so yet: the lost sites, and what their logs have of it that nothing
+    /// carries.
+    pub(crate) inherits: Vec<(SiteName, Vec<Uncarried>)>,
     /// Updates whose outcomes nothing carries yet and that a result message can repeat now, oldest first.
     pub(crate) carriable: Vec<StreamSequence>,
     /// All updates whose outcomes nothing carries yet, those that the copy has not applied included.
     pub(crate) uncarried: usize,
+}
+
+impl ViewedRecord {
+    /// A takeover has changed its owner, and no update says so yet.
+    pub(crate) fn is_taken(&self) -> bool {
+        !self.inherits.is_empty()
+    }
 }
 
 impl<C: CopyRead> View<'_, C> {
@@ -186,11 +197,14 @@ impl<C: CopyRead> View<'_, C> {
         let published = self.overlay.record(id);
         let uncarried = carriable.len() + published.map_or(0, |record| record.updates);
         let mut state = published.map(|record| record.state.clone()).or(applied);
-        let is_taken = match state.as_mut() {
-            Some(state) => self.copy.takeovers()?.see_record(state),
-            None => false,
-        };
-        Ok(ViewedRecord { state, is_taken, carriable, uncarried })
+        let mut inherits = Vec::new();
+        if let Some(state) = state.as_mut() {
+            let lost = self.copy.takeovers()?.see_record(state);
+            inherits.extend(
+                lost.into_iter().map(|lost| (state.uncarried_at(&lost).to_vec(), lost)).map(|(it, lost)| (lost, it)),
+            );
+        }
+        Ok(ViewedRecord { state, inherits, carriable, uncarried })
     }
 
     /// The right to create an id of a home site, if it has ever moved: that with the longest prefix counts.
@@ -232,15 +246,19 @@ impl<C: CopyRead> View<'_, C> {
     /// The newest entry of a record's command id, however old it is.
     pub(crate) fn newest(&self, id: Option<&RecordId>, command_id: &CommandId) -> Result<Option<Known>, C::Error> {
         let key = (id.cloned(), command_id.clone());
-        if let Some(change) = self.overlay.changes.get(&key) {
-            return Ok(Some(Known { change: change.clone(), logged_here: true, elsewhere: None, time: None }));
-        }
-        let known = |StoredOutcome { change, origin, time, sequence }| {
+        let published = self.overlay.changes.get(&key);
+        let applied = match published {
+            Some(published) if !published.repeats => None,
+            _ => self.copy.outcome(self.kind, id, command_id)?,
+        };
+        let takes_place = |applied: &StoredOutcome| published.is_none_or(|it| it.repeats_that(&applied.change));
+        if let Some(StoredOutcome { change, origin, time, sequence }) = applied.filter(takes_place) {
             let logged_here = origin == *self.site;
             let elsewhere = (!logged_here).then_some((origin, sequence));
-            Known { change, logged_here, elsewhere, time: Some(time) }
-        };
-        Ok(self.copy.outcome(self.kind, id, command_id)?.map(known))
+            return Ok(Some(Known { change, logged_here, elsewhere, time: Some(time) }));
+        }
+        let known = |change| Known { change, logged_here: true, elsewhere: None, time: None };
+        Ok(published.cloned().map(known))
     }
 }
 

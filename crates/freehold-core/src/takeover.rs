@@ -88,7 +88,7 @@ pub enum Stranded {
         /// The update.
         update: Box<Update>,
     },
-    /// An outcome that changed no record, beyond the cut.
+    /// An outcome beyond the cut that changed no record, or whose update the log has dropped since.
     Outcome {
         /// The takeover.
         ballot: Ballot,
@@ -108,6 +108,15 @@ pub enum Stranded {
         /// The command.
         command: Box<CommandMessage>,
     },
+}
+
+impl Stranded {
+    /// The takeover.
+    pub fn ballot(&self) -> &Ballot {
+        match self {
+            Self::Update { ballot, .. } | Self::Outcome { ballot, .. } | Self::Command { ballot, .. } => ballot,
+        }
+    }
 }
 
 /// All takeovers that a copy has read of. Cheap to clone.
@@ -176,6 +185,17 @@ impl Takeovers {
         self.iter().rev().find(|takeover| takeover.lost == *lost)
     }
 
+    /// Where a site's log was cut last; 0 where it never was.
+    pub fn cut_of(&self, lost: &SiteName) -> StreamSequence {
+        self.of(lost).map(|takeover| takeover.cut).unwrap_or_default()
+    }
+
+    /// The sites whose logs are cut elsewhere than others say.
+    pub fn cut_since<'t>(&'t self, before: &'t Self) -> impl Iterator<Item = &'t SiteName> {
+        let newest = self.iter().filter(|takeover| self.of(&takeover.lost) == Some(takeover));
+        newest.map(|takeover| &takeover.lost).filter(|lost| self.cut_of(lost) != before.cut_of(lost))
+    }
+
     /// The highest term of all.
     pub fn newest_term(&self) -> Term {
         self.iter().next_back().map(|takeover| takeover.ballot.term).unwrap_or_default()
@@ -215,13 +235,15 @@ impl Takeovers {
         taken
     }
 
-    /// A record's state with its owner seen through the takeovers. Tells whether that changes anything.
-    pub fn see_record(&self, state: &mut RecordState) -> bool {
-        let Some(Taken { owner, epoch, cuts }) = self.see(&state.owner, state.epoch) else { return false };
+    /// A record's state with its owner seen through the takeovers. Tells the lost sites that it has passed through; none where
+    /// nothing has changed.
+    pub fn see_record(&self, state: &mut RecordState) -> Vec<SiteName> {
+        let Some(Taken { owner, epoch, cuts }) = self.see(&state.owner, state.epoch) else { return Vec::new() };
+        let lost = cuts.keys().cloned().collect();
         state.owner = owner;
         state.epoch = epoch;
         state.moved.extend(cuts);
-        true
+        lost
     }
 }
 

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use freehold_core::{
     Attempt, Ballot, BatchPlace, Carried, Change, Claim, CommandId, CommandLogIncarnation, CommandMessage,
     Confirmation, DeadLetter, DecidedCommand, EmittedCommand, Epoch, ErrorCode, Forward, ForwardNumber, ForwardPlace,
-    GroupCount, GroupDigest, Hash, Incarnation, Json, KindSettings, Life, LogTime, Member, MemberList, MembersRevision,
-    Outcome, OwnerDown, Position, RecordId, RecordVersion, Refusal, ResultMessage, Seal, Status, Stranded,
-    StreamSequence, Takeover, Term, Update,
+    GroupCount, GroupDigest, Hash, Incarnation, Inherited, Json, KindSettings, Life, LogTime, Member, MemberList,
+    MembersRevision, Outcome, OwnerDown, Position, RecordId, RecordVersion, Refusal, ResultMessage, Seal, Status,
+    Stranded, StreamSequence, Takeover, Term, Update,
 };
 
 /// Checked against nats-server's own `partition()` by the end-to-end test `groups`.
@@ -210,12 +210,21 @@ fn results_stay_as_they_are() {
         kind: "flight".parse().unwrap(),
         changes: vec![change(), refused, unreadable(19, 7)],
         carries: vec![Carried { id: "EWR-1".parse().unwrap(), sequence: StreamSequence(40) }],
+        inherits: Vec::new(),
         forwards: Vec::new(),
         returns: Vec::new(),
     };
     check(&result, include_str!("golden/result_that_carries.json"));
     let empty = ResultMessage { changes: Vec::new(), carries: Vec::new(), ..result };
     check(&empty, include_str!("golden/result.json"));
+    let inherited = Inherited {
+        origin: "lga".parse().unwrap(),
+        sequence: StreamSequence(40),
+        time_ms: LogTime(4),
+        changes: vec![change()],
+    };
+    let inherits = ResultMessage { inherits: vec![inherited], ..empty.clone() };
+    check(&inherits, include_str!("golden/result_that_inherits.json"));
     let forward = Forward {
         place: place("ewr", "jfk", 7),
         epoch: Epoch(1),

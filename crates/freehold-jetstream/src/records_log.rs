@@ -159,6 +159,8 @@ pub struct RecordsReader {
     consumer: Consumer<push::Config>,
     messages: futures::stream::ReadyChunks<push::Messages>,
     last_delivery: u64,
+    /// The last message that was delivered, or where reading began.
+    delivered: StreamSequence,
     stall: StallWatch,
     /// The last message of the log when the reader was opened.
     last: StreamSequence,
@@ -176,6 +178,9 @@ pub struct ReadMessages {
     pub takeovers: Vec<TakeoverMessage>,
     /// Sites whose logs the origin has sealed.
     pub seals: Vec<SiteName>,
+    /// The last place before the last of these messages that the log has nothing at: it has dropped what was there, or it does not
+    /// concern the kinds. 0 where there is none behind what was read before.
+    pub dropped_until: StreamSequence,
 }
 
 /// Why a reader is of no use any more.
@@ -243,6 +248,7 @@ impl RecordsReader {
             consumer,
             messages: messages.ready_chunks(MAX_READ_AT_ONCE),
             last_delivery: 0,
+            delivered: behind,
             stall: StallWatch::new(READER_PATIENCE),
             last: state.last,
             passed,
@@ -291,6 +297,10 @@ impl RecordsReader {
                 return Err(RecordsReaderError::Gap { last: self.last_delivery, got: delivery.consumer });
             }
             self.last_delivery = delivery.consumer;
+            if delivery.stream.0 > self.delivered.0 + 1 {
+                read.dropped_until = StreamSequence(delivery.stream.0 - 1);
+            }
+            self.delivered = delivery.stream;
             self.passed = delivery.stream;
             if delivery.pending == 0 {
                 self.passed = self.passed.max(self.last);

@@ -201,12 +201,12 @@ impl Applier {
         let mut read = ReadMessages::default();
         loop {
             let passed = counts(reader.passed());
-            let ReadMessages { mut messages, mut takeovers, .. } = std::mem::take(&mut read);
+            let ReadMessages { mut messages, mut takeovers, dropped_until, .. } = std::mem::take(&mut read);
             messages.retain(|message| cut.is_none_or(|cut| message.sequence <= cut));
             takeovers.retain(|message| cut.is_none_or(|cut| message.sequence <= cut));
             let origin = self.origin.clone();
             let complete_at = cut.filter(|cut| passed >= *cut);
-            let job = StoreJob::Apply { origin, messages, takeovers, passed, live_from, complete_at };
+            let job = StoreJob::Apply { origin, messages, takeovers, dropped_until, passed, live_from, complete_at };
             if self.jobs.send(job).await.is_err() {
                 return Ended::NoStore;
             }

@@ -5,14 +5,25 @@
 //! Every instance of the site does this when it starts; doing it twice is doing it once.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use freehold_core::{
-    Change, CommandId, CopyRead, KindName, Life, LogMessage, LoggedCommand, PublishFailure, RecordId, RecordsBody,
-    SiteName, Stranded, StreamSequence, Takeover, read_body,
+    Ballot, CommandId, CopyRead, Hash, Incarnation, KindName, Life, LogMessage, LoggedCommand, PublishFailure,
+    RecordId, RecordsBody, SiteName, Stranded, StreamSequence, Takeover, read_body,
 };
 use freehold_jetstream::{ApiError, CommandLog, Connection, RecordsReader, RecordsReaderError, SitesLog, StrandedLog};
 
+use tokio::time::timeout;
+
 use crate::copy::Copy;
+
+/// How long the taker may take to adopt what it has taken over, and its log to come here, before this site comes back all the same.
+const ADOPTION_PATIENCE: Duration = Duration::from_secs(10);
+/// How often that is looked at.
+const ADOPTION_LOOK: Duration = Duration::from_millis(50);
+
+/// Commands whose outcomes are listed.
+type Listed = HashSet<(KindName, Option<RecordId>, CommandId)>;
 
 /// Why a site does not come back yet.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +59,9 @@ impl Homecoming<'_> {
         let last = commands.last().await?;
         let life = log.life(self.site).await?;
         let begun = life.as_ref().is_some_and(|(_, life)| life.log.counter() > self.takeover.lost_log.counter());
+        if !begun {
+            self.wait_adopted().await;
+        }
         let updates = self.set_updates_aside().await?;
         if begun {
             return Ok(());
@@ -69,6 +83,26 @@ impl Homecoming<'_> {
         Ok(())
     }
 
+    /// Waits for a while until the copy has all that the taker has put into its log: outcomes that count may be there alone, where what
+    /// this site has logged beyond the cut has made its own log drop them. Without them more is set aside than need be.
+    async fn wait_adopted(&self) {
+        let Takeover { ballot, lost, .. } = self.takeover;
+        let here = SitesLog::new(self.connection.clone(), self.site.clone());
+        let adopted = async {
+            loop {
+                let logged = here.takeovers(&ballot.taker).await.unwrap_or_default();
+                let is_this = |it: &Takeover| it.adopted && it.ballot == *ballot && it.lost == *lost;
+                if let Some(message) = logged.iter().find(|message| is_this(&message.takeover)) {
+                    return self.copy.applied(&ballot.taker, message.sequence).await;
+                }
+                tokio::time::sleep(ADOPTION_LOOK).await;
+            }
+        };
+        if timeout(ADOPTION_PATIENCE, adopted).await.is_err() {
+            tracing::warn!(taker = %ballot.taker, "the taker has not adopted all yet: coming back without");
+        }
+    }
+
     /// Updates and outcomes beyond the cut, of the life that was cut. Tells how many.
     async fn set_updates_aside(&self) -> Result<usize, HomecomingError> {
         let behind = self.takeover.cut;
@@ -76,10 +110,12 @@ impl Homecoming<'_> {
         let last = reader.last_at_open();
         let stranded = StrandedLog::new(self.connection.clone(), self.site.clone());
         let kept = self.kept(&stranded).await?;
+        let mut listed = HashSet::new();
         let mut count = 0;
         while reader.passed() < last {
             for message in reader.next().await?.messages {
-                for (name, entry) in self.entries_of(&message) {
+                for entry in self.entries_of(&message, &mut listed)? {
+                    let name = name_of(&entry);
                     if !kept.contains(&name) {
                         stranded.append(&message.subject.kind, name, &entry).await?;
                         count += 1;
@@ -90,23 +126,30 @@ impl Homecoming<'_> {
         Ok(count)
     }
 
-    fn entries_of(&self, message: &LogMessage) -> Vec<(String, Stranded)> {
-        let (ballot, sequence) = (self.takeover.ballot.clone(), message.sequence);
-        let is_old = |log: &freehold_core::Incarnation| log.counter() <= self.takeover.lost_log.counter();
-        let name = |index: usize| format!("{}-{}-{sequence}-{index}", ballot.term, ballot.taker);
-        match read_body(message) {
+    /// What a message beyond the cut brought. Results also repeat outcomes of updates: of some that count, and of some that are listed
+    /// already. What is left is of updates that the log has dropped, or of commands that changed nothing.
+    fn entries_of(&self, message: &LogMessage, listed: &mut Listed) -> Result<Vec<Stranded>, HomecomingError> {
+        let (ballot, sequence, kind) = (&self.takeover.ballot, message.sequence, &message.subject.kind);
+        let is_old = |log: &Incarnation| log.counter() <= self.takeover.lost_log.counter();
+        Ok(match read_body(message) {
             Ok(RecordsBody::Update(update)) if is_old(&update.log) => {
-                vec![(name(0), Stranded::Update { ballot: ballot.clone(), sequence, update })]
+                let id = Some(update.id.clone());
+                listed.extend(update.changes.iter().map(|it| (kind.clone(), id.clone(), it.command_id.clone())));
+                vec![Stranded::Update { ballot: ballot.clone(), sequence, update }]
             }
             Ok(RecordsBody::Result(result)) if is_old(&result.log) => {
-                let outcome = |(index, change): (usize, Change)| {
-                    let (ballot, change) = (ballot.clone(), Box::new(change));
-                    (name(index), Stranded::Outcome { ballot, sequence, change })
-                };
-                result.changes.into_iter().enumerate().map(outcome).collect()
+                let mut entries = Vec::new();
+                for change in result.changes {
+                    let counts = self.is_dealt_with(kind, change.id.as_ref(), &change.command_id)?;
+                    if !counts && listed.insert((kind.clone(), change.id.clone(), change.command_id.clone())) {
+                        let change = Box::new(change);
+                        entries.push(Stranded::Outcome { ballot: ballot.clone(), sequence, change });
+                    }
+                }
+                entries
             }
             _ => Vec::new(),
-        }
+        })
     }
 
     /// Commands of this site's log that nothing decides that counts. Tells how many.
@@ -120,47 +163,48 @@ impl Homecoming<'_> {
             if sequence > last {
                 break;
             }
-            let ballot = self.takeover.ballot.clone();
-            let name = format!("{}-{}-command-{sequence}", ballot.term, ballot.taker);
-            if kept.contains(&name) || self.is_dealt_with(&kind, &message.id, &message.command_id)? {
+            if self.is_dealt_with(&kind, Some(&message.id), &message.command_id)? {
                 continue;
             }
+            let ballot = self.takeover.ballot.clone();
             let entry = Stranded::Command { ballot, sequence, time_ms, command: Box::new(message) };
-            stranded.append(&kind, name, &entry).await?;
-            count += 1;
+            let name = name_of(&entry);
+            if !kept.contains(&name) {
+                stranded.append(&kind, name, &entry).await?;
+                count += 1;
+            }
         }
         Ok(count)
     }
 
-    /// Whether a command is decided, or on its way to a site that will decide it.
-    fn is_dealt_with(&self, kind: &KindName, id: &RecordId, command_id: &CommandId) -> Result<bool, HomecomingError> {
-        Ok(self.copy.reader.snapshot()?.outcome(kind, Some(id), command_id)?.is_some())
+    /// Whether a command is decided by what counts, or on its way to a site that will decide it.
+    fn is_dealt_with(
+        &self,
+        kind: &KindName,
+        id: Option<&RecordId>,
+        command_id: &CommandId,
+    ) -> Result<bool, HomecomingError> {
+        Ok(self.copy.reader.snapshot()?.outcome(kind, id, command_id)?.is_some())
     }
 
     /// The names of the entries of this takeover that are kept already: the server's window for repeats ends.
     async fn kept(&self, stranded: &StrandedLog) -> Result<HashSet<String>, HomecomingError> {
-        let mut kept = HashSet::new();
-        let mut index = 0;
-        let mut before = None;
-        for (_, _, entry) in stranded.entries().await? {
-            let (ballot, sequence, is_command) = match &entry {
-                Stranded::Update { ballot, sequence, .. } | Stranded::Outcome { ballot, sequence, .. } => {
-                    (ballot, sequence, false)
-                }
-                Stranded::Command { ballot, sequence, .. } => (ballot, sequence, true),
-            };
-            if *ballot != self.takeover.ballot {
-                continue;
-            }
-            if is_command {
-                kept.insert(format!("{}-{}-command-{sequence}", ballot.term, ballot.taker));
-                continue;
-            }
-            // The outcomes of one result were kept in their order.
-            index = if before == Some(*sequence) { index + 1 } else { 0 };
-            before = Some(*sequence);
-            kept.insert(format!("{}-{}-{sequence}-{index}", ballot.term, ballot.taker));
+        let entries = stranded.entries().await?.into_iter().map(|(_, _, entry)| entry);
+        let ours = entries.filter(|entry| *entry.ballot() == self.takeover.ballot);
+        Ok(ours.map(|entry| name_of(&entry)).collect())
+    }
+}
+
+/// The same entry has the same name.
+fn name_of(entry: &Stranded) -> String {
+    let Ballot { term, taker } = entry.ballot();
+    match entry {
+        Stranded::Update { sequence, .. } => format!("{term}-{taker}-{sequence}"),
+        Stranded::Outcome { sequence, change, .. } => {
+            let id = change.id.as_ref().map(RecordId::as_str).unwrap_or_default();
+            let command = Hash::of([id.as_bytes(), change.command_id.as_str().as_bytes()]);
+            format!("{term}-{taker}-{sequence}-{command}")
         }
-        Ok(kept)
+        Stranded::Command { sequence, .. } => format!("{term}-{taker}-command-{sequence}"),
     }
 }

@@ -35,6 +35,8 @@ pub(crate) enum StoreJob {
         messages: Vec<LogMessage>,
         /// Takeovers that the origin has logged among them.
         takeovers: Vec<TakeoverMessage>,
+        /// The log may have dropped messages up to here before they were read.
+        dropped_until: StreamSequence,
         /// Everything up to here was read or does not concern this copy.
         passed: StreamSequence,
         /// What lies behind this was read as it came.
@@ -113,7 +115,10 @@ impl StoreThread {
             let mut arrived: HashMap<&SiteName, (LogTime, usize)> = HashMap::new();
             for job in jobs {
                 match job {
-                    StoreJob::Apply { origin, messages, takeovers, live_from, complete_at, .. } => {
+                    StoreJob::Apply { origin, messages, takeovers, dropped_until, live_from, complete_at, .. } => {
+                        if *dropped_until > StreamSequence(0) {
+                            tables.put_dropped(origin, *dropped_until)?;
+                        }
                         let mut takeovers = takeovers.iter().peekable();
                         for message in messages {
                             while let Some(earlier) = takeovers.next_if(|it| it.sequence < message.sequence) {

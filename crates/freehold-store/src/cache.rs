@@ -70,6 +70,10 @@ impl<T> CachedRows<T> {
         self.rows.get(key).map(|row| &row.value)
     }
 
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.rows.keys()
+    }
+
     /// Replaces a row.
     pub(crate) fn put(&mut self, key: &[u8], value: T) {
         match self.rows.get_mut(key) {

@@ -115,6 +115,20 @@ pub(crate) fn digests(
     read(digests, &key, |value| schema::decode_digests(&key, value))
 }
 
+/// The keys of the digests of an origin, a row for each kind.
+pub(crate) fn digest_keys(digests: &impl Rows, origin: &SiteName) -> Result<Vec<Vec<u8>>, Error> {
+    let prefix = schema::digest_prefix(origin);
+    let mut found = Vec::new();
+    for row in digests.range::<&[u8]>(prefix.as_slice()..).map_err(Error::engine)? {
+        let (key, _) = row.map_err(Error::engine)?;
+        if !key.value().starts_with(&prefix) {
+            break;
+        }
+        found.push(key.value().to_vec());
+    }
+    Ok(found)
+}
+
 pub(crate) fn takeovers(meta: &impl Rows) -> Result<Option<Takeovers>, Error> {
     read(meta, schema::TAKEOVERS_KEY, schema::decode_takeovers)
 }

@@ -15,7 +15,7 @@
 //! | `groups` | origin`\0` kind`\0` group u16 BE | the group's state as JSON |
 //! | `digests` | origin`\0` kind | count of groups, each: records number, sum 16 B |
 //! | `forwards` | kind`\0` from`\0` to`\0` group u16 BE, number u64 BE | a forwarded command's state as JSON |
-//! | `origins` | origin | applied number, time number, outcomes-complete-from number, incarnation opt text, hash of the last message opt 16 B |
+//! | `origins` | origin | applied number, time number, outcomes-complete-from number, incarnation opt text, hash of the last message opt 16 B, dropped-until number |
 //!
 //! * `records` is in the byte order of ids, so that listings by prefix and cursor are range scans.
 //! * `outcomes` finds one command of one record, and all records that a command id was used for, as a prefix scan.
@@ -394,6 +394,11 @@ pub(crate) fn digest_key(origin: &SiteName, kind: &KindName) -> Vec<u8> {
     name_then(origin.as_str(), kind.as_str().as_bytes())
 }
 
+/// What the keys of an origin's digests start with.
+pub(crate) fn digest_prefix(origin: &SiteName) -> Vec<u8> {
+    name_then(origin.as_str(), &[])
+}
+
 pub(crate) fn encode_digests(key: &[u8], digests: &[GroupDigest]) -> Vec<u8> {
     let mut row = Encoder::with_capacity(32 * digests.len() + ROW_BYTES);
     row.count(digests.len());
@@ -457,6 +462,8 @@ pub struct OriginState {
     pub incarnation: Option<Incarnation>,
     /// Hash of the last applied message, where the applier noted it: a log that lost its tail is noticed by it.
     pub last_hash: Option<Hash>,
+    /// The last place whose message the log may have dropped before it was read; 0 where there is none.
+    pub dropped_until: StreamSequence,
 }
 
 pub(crate) fn origin_key(origin: &SiteName) -> Vec<u8> {
@@ -478,6 +485,7 @@ pub(crate) fn encode_origin(key: &[u8], state: &OriginState) -> Vec<u8> {
     if let Some(hash) = state.last_hash {
         row.hash(hash);
     }
+    row.number(state.dropped_until.0);
     row.seal(&ORIGINS, key)
 }
 
@@ -489,6 +497,7 @@ pub(crate) fn decode_origin(key: &[u8], value: &[u8]) -> Result<OriginState, Dam
             outcomes_complete_from: LogTime(row.number()?),
             incarnation: row.optional(|row| Incarnation::parse(row.text()?).ok_or(Malformed))?,
             last_hash: row.optional(Decoder::hash)?,
+            dropped_until: StreamSequence(if row.is_at_end() { 0 } else { row.number()? }),
         })
     })
 }

@@ -99,19 +99,23 @@ impl Snapshot {
         after: Option<&RecordId>,
         limit: usize,
     ) -> Result<Page<RecordSummary>, Error> {
+        let cut = self.takeovers()?.cut_of(origin);
         self.scan_records(kind, "", after, limit, |key, value| {
             let head = schema::decode_record_head(key, value)?;
             if head.group != group {
                 return Ok(None);
             }
             let id = schema::record_id_of_key(kind, key)?;
-            if head.origin == origin.as_str() {
+            let is_of_origin = head.origin == origin.as_str();
+            if is_of_origin && cut == StreamSequence(0) {
                 return Ok(Some(RecordSummary { id, version: head.version, hash: head.hash }));
             }
             // What its log last said of a record that another site owns now counts, too.
             let state = schema::decode_record(key, value)?.state;
-            let last = state.elsewhere.get(origin);
-            Ok(last.map(|last| RecordSummary { id, version: last.version, hash: last.hash }))
+            let last = state.elsewhere.get(origin).map(|last| last.version);
+            let version = if is_of_origin { Some(state.version) } else { last };
+            let hash = state.hash_at(origin, cut);
+            Ok(hash.zip(version).map(|(hash, version)| RecordSummary { id, version, hash }))
         })
     }
 
@@ -276,6 +280,10 @@ impl CopyRead for Snapshot {
 
     fn applied(&self, origin: &SiteName) -> Result<StreamSequence, Error> {
         Ok(self.origin(origin)?.applied)
+    }
+
+    fn dropped_until(&self, origin: &SiteName) -> Result<StreamSequence, Error> {
+        Ok(self.origin(origin)?.dropped_until)
     }
 
     fn record(&self, kind: &KindName, id: &RecordId) -> Result<Option<RecordState>, Error> {

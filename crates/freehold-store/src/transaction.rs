@@ -93,6 +93,18 @@ impl<'t> Transaction<'t> {
         }
     }
 
+    /// The digests of an origin begin anew.
+    fn forget_digests(&mut self, origin: &SiteName) -> Result<(), Error> {
+        let Self { cache, digests, health, .. } = self;
+        let stored = health.guard(|| rows::digest_keys(digests, origin))?;
+        let prefix = schema::digest_prefix(origin);
+        let cached = cache.digests.keys().filter(|key| key.starts_with(&prefix)).cloned();
+        for key in stored.into_iter().chain(cached.collect::<Vec<_>>()) {
+            cache.digests.put(&key, Vec::new());
+        }
+        Ok(())
+    }
+
     /// Replaces what the copy knows of an origin's log. [`CopyWrite::put_applied`] moves its position and clears
     /// `last_hash`; the other fields change here only.
     pub fn put_origin(&mut self, origin: &SiteName, state: OriginState) {
@@ -190,6 +202,10 @@ impl CopyRead for Transaction<'_> {
         }
     }
 
+    fn dropped_until(&self, origin: &SiteName) -> Result<StreamSequence, Error> {
+        Ok(self.origin(origin)?.dropped_until)
+    }
+
     fn record(&self, kind: &KindName, id: &RecordId) -> Result<Option<RecordState>, Error> {
         self.health.guard(|| Ok(rows::record(&self.records, kind, id)?.map(|row| row.state)))
     }
@@ -258,6 +274,14 @@ impl CopyWrite for Transaction<'_> {
         })
     }
 
+    fn put_dropped(&mut self, origin: &SiteName, until: StreamSequence) -> Result<(), Error> {
+        let Self { cache, origins, health, .. } = self;
+        let load = || health.guard(|| Ok(rows::origin(origins, origin)?.unwrap_or_default()));
+        cache.origins.change(origin.as_str().as_bytes(), load, |state| {
+            state.dropped_until = until.max(state.dropped_until);
+        })
+    }
+
     fn put_record(
         &mut self,
         place: &RecordPlace<'_>,
@@ -265,8 +289,8 @@ impl CopyWrite for Transaction<'_> {
         state: &RecordState,
     ) -> Result<(), Error> {
         let Self { cache, digests, records, health, .. } = self;
-        let RecordPlace { origin, kind, group, id } = place;
-        let (before, after) = (before.and_then(|before| before.hash_at(origin)), state.hash_at(origin));
+        let RecordPlace { origin, kind, group, id, cut } = place;
+        let (before, after) = (before.and_then(|before| before.hash_at(origin, *cut)), state.hash_at(origin, *cut));
         if let Some(after) = after.filter(|_| before != after) {
             let load = || health.guard(|| Ok(rows::digests(digests, origin, kind)?.unwrap_or_default()));
             cache.digests.change(&schema::digest_key(origin, kind), load, |row| {
@@ -323,6 +347,10 @@ impl CopyWrite for Transaction<'_> {
     }
 
     fn put_takeovers(&mut self, takeovers: &Takeovers) -> Result<(), Error> {
+        let before = CopyRead::takeovers(self)?;
+        for lost in takeovers.cut_since(&before) {
+            self.forget_digests(lost)?;
+        }
         let row = schema::encode_takeovers(takeovers)?;
         self.health.guard(|| insert(&mut self.meta, schema::TAKEOVERS_KEY, &row))?;
         self.cache.takeovers = Some(takeovers.clone());

@@ -116,10 +116,16 @@ async fn fifty_takeovers_say_exactly_what_is_kept() -> Result<()> {
         let entries = log.entries().await?.into_iter().filter(|(sequence, _, _)| *sequence > before);
         let mut set_aside = BTreeSet::new();
         for (_, _, entry) in entries {
-            if let Stranded::Update { update, sequence, .. } = entry {
-                ensure!(sequence > taken.answer.cut, "round {round}: {sequence} is not behind the cut");
-                set_aside.extend(update.changes.iter().map(|change| change.command_id.to_string()));
-            }
+            let (sequence, commands) = match entry {
+                Stranded::Update { update, sequence, .. } => {
+                    (sequence, update.changes.into_iter().map(|change| change.command_id.to_string()).collect())
+                }
+                // The log keeps a number of updates of a record; the outcomes of those before them are in results.
+                Stranded::Outcome { change, sequence, .. } => (sequence, vec![change.command_id.to_string()]),
+                Stranded::Command { .. } => continue,
+            };
+            ensure!(sequence > taken.answer.cut, "round {round}: {sequence} is not behind the cut");
+            set_aside.extend(commands);
         }
         for Acknowledged { id, command_id, version, confirmed } in &acknowledged {
             let is_kept = *version <= begins[id];

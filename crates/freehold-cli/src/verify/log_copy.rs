@@ -45,6 +45,7 @@ struct Held {
     hash: Hash,
     owner: SiteName,
     epoch: Epoch,
+    sequence: StreamSequence,
 }
 
 impl Held {
@@ -119,9 +120,11 @@ impl LogCopy {
 
     /// The records of some groups, by group.
     pub(super) fn records_of(&self, groups: &[GroupNumber]) -> BTreeMap<GroupNumber, RecordMap> {
+        // What lies before a cut is in the logs of those who have taken it over.
+        let cut = self.takeovers.cut_of(&self.origin);
         let mut found: BTreeMap<_, RecordMap> = groups.iter().map(|group| (*group, RecordMap::new())).collect();
         for (id, (group, held)) in &self.records {
-            if let Some(records) = found.get_mut(group) {
+            if let Some(records) = found.get_mut(group).filter(|_| held.sequence > cut) {
                 records.insert(id.clone(), held.summary());
             }
         }
@@ -150,6 +153,11 @@ impl CopyRead for LogCopy {
         Ok(if *origin == self.origin { self.applied } else { StreamSequence(0) })
     }
 
+    /// Of one stream alone nothing can be said of what another would have told.
+    fn dropped_until(&self, _: &SiteName) -> Result<StreamSequence, Infallible> {
+        Ok(StreamSequence(0))
+    }
+
     /// Only what `apply` compares is kept.
     fn record(&self, _: &KindName, id: &RecordId) -> Result<Option<RecordState>, Infallible> {
         Ok(self.records.get(id).map(|(_, held)| RecordState {
@@ -161,7 +169,7 @@ impl CopyRead for LogCopy {
             schema: 0,
             hash: held.hash,
             origin: self.origin.clone(),
-            sequence: StreamSequence(0),
+            sequence: held.sequence,
             uncarried: Vec::new(),
             moved: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
@@ -216,25 +224,28 @@ impl CopyWrite for LogCopy {
         Ok(())
     }
 
+    fn put_dropped(&mut self, _: &SiteName, _: StreamSequence) -> Result<(), Infallible> {
+        Ok(())
+    }
+
     fn put_record(
         &mut self,
         place: &RecordPlace<'_>,
         before: Option<&RecordState>,
         state: &RecordState,
     ) -> Result<(), Infallible> {
-        let before = before.map(|before| before.hash);
-        if before == Some(state.hash) {
-            return Ok(());
-        }
-        let RecordState { version, owner, epoch, hash, .. } = state;
-        let held = Held { version: *version, hash: *hash, owner: owner.clone(), epoch: *epoch };
+        let RecordState { version, owner, epoch, hash, sequence, .. } = state;
+        let held = Held { version: *version, hash: *hash, owner: owner.clone(), epoch: *epoch, sequence: *sequence };
         self.records.insert(place.id.clone(), (place.group, held));
-        replace(&mut self.newest, place.group, before, state.hash);
+        let hash_of = |state: &RecordState| state.hash_at(&self.origin, place.cut);
+        let before = before.and_then(hash_of);
+        let Some(after) = hash_of(state).filter(|after| before != Some(*after)) else { return Ok(()) };
+        replace(&mut self.newest, place.group, before, after);
         match &mut self.journal {
-            None => replace(&mut self.baseline, place.group, before, state.hash),
+            None => replace(&mut self.baseline, place.group, before, after),
             Some(journal) => {
                 let sequence = StreamSequence(0);
-                journal.push(JournalEntry { sequence, group: place.group, before, after: state.hash });
+                journal.push(JournalEntry { sequence, group: place.group, before, after });
             }
         }
         Ok(())

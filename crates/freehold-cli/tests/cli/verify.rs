@@ -20,7 +20,13 @@ fn tamper(data: &Path, site: &str, instance: &str, origin: &str, id: &str) {
     let before = state.clone();
     state.record = Some(Json::from_value(&json!({ "name": "Mallory" })).unwrap());
     state.hash = Hash::of([b"not what the stream has".as_slice()]);
-    let place = RecordPlace { origin: &origin, kind: &kind, group: GroupCount::DEFAULT.group_of(&id), id: &id };
+    let place = RecordPlace {
+        origin: &origin,
+        kind: &kind,
+        group: GroupCount::DEFAULT.group_of(&id),
+        id: &id,
+        cut: freehold_core::StreamSequence(0),
+    };
     writer
         .transact(|transaction| transaction.put_record(&place, Some(&before), &state))
         .map_err(|error: freehold_store::Error| error)

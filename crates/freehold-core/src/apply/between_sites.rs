@@ -2,6 +2,7 @@
 
 use crate::copy::{CopyWrite, ForwardState, GroupState, Lane};
 use crate::envelope::{Forward, Position};
+use crate::name::KindName;
 use crate::number::ForwardNumber;
 use crate::outcome::{Change, ForwardPlace};
 use crate::subject::RecordsSubject;
@@ -115,13 +116,21 @@ pub(super) fn end_of_way<T: CopyWrite>(
     let received = state.received.entry(place.from.clone()).or_default();
     *received = place.number.max(*received);
     // Its taker's log does not deliver it again: what it asks for is found by this until a position tells that it was sent.
-    let asks = change.asks_for_something();
+    let asks = change.asks_for_something() && place.number > state.emitted_from(&place.from);
     let known = if asks { tables.forward(&lane, place.number)? } else { None };
     // The taker's log may be read later than this one.
     let forward = known.and_then(|known| known.forward);
     let decided = ForwardState { forward, returned: false, decided: true };
     tables.put_forward(&lane, place.number, asks.then_some(&decided))?;
     Ok(true)
+}
+
+/// Whether the outcome of a command that was forwarded is there: the message that answered it may have been dropped by the log before
+/// it was read, and then another one repeats only the outcome.
+fn is_answered<T: CopyWrite>(tables: &T, kind: &KindName, state: &ForwardState) -> Result<bool, T::Error> {
+    let Some(Forward { command, .. }) = &state.forward else { return Ok(false) };
+    let known = tables.outcome(kind, Some(&command.id), &command.command_id)?;
+    Ok(known.is_some_and(|known| known.change.is_final()))
 }
 
 /// What forwarded commands have asked for was sent up to a position.
@@ -134,11 +143,11 @@ pub(super) fn forget_sent<T: CopyWrite>(
     for (from, received) in &position.received {
         let lane = Lane { kind, group: *group, from, to: origin };
         let kept = tables.forwards(&lane, ForwardNumber(0), usize::MAX)?;
-        // What came back was decided by the site that had sent it.
-        let here = |state: &ForwardState| state.decided && !state.returned;
-        let sent = kept.into_iter().filter(|(number, state)| here(state) && number <= received);
-        for (number, _) in sent {
-            tables.put_forward(&lane, number, None)?;
+        for (number, state) in kept.into_iter().take_while(|(number, _)| number <= received) {
+            // What came back was decided by the site that had sent it.
+            if !state.returned && (state.decided || is_answered(tables, kind, &state)?) {
+                tables.put_forward(&lane, number, None)?;
+            }
         }
     }
     for place in &position.settled {

@@ -1,6 +1,6 @@
 //! Outcomes that change no record, packed into result messages, and how much room things take in a message.
 
-use crate::envelope::{Carried, Forward};
+use crate::envelope::{Carried, Forward, Inherited};
 use crate::outcome::{Change, EmittedCommand, ForwardPlace};
 
 /// Bytes of a change beside its ids, reply and error.
@@ -17,27 +17,32 @@ pub(super) const MESSAGE_OVERHEAD_BYTES: usize = 1024;
 pub(super) struct Page {
     pub(super) changes: Vec<Change>,
     pub(super) carries: Vec<Carried>,
+    pub(super) inherits: Vec<Inherited>,
     pub(super) forwards: Vec<Forward>,
     pub(super) returns: Vec<ForwardPlace>,
 }
 
 impl Page {
     fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.carries.is_empty() && self.forwards.is_empty() && self.returns.is_empty()
+        let Self { changes, carries, inherits, forwards, returns } = self;
+        changes.is_empty() && carries.is_empty() && inherits.is_empty() && forwards.is_empty() && returns.is_empty()
     }
 
     fn bytes(&self) -> usize {
         let carried = |carried: &Carried| 64 + carried.id.as_str().len() * 6;
+        let inherited = |inherited: &Inherited| PLACE_BYTES + inherited.changes.iter().map(change_bytes).sum::<usize>();
         self.changes.iter().map(change_bytes).sum::<usize>()
+            + self.inherits.iter().map(inherited).sum::<usize>()
             + self.carries.iter().map(carried).sum::<usize>()
             + self.forwards.iter().map(forward_bytes).sum::<usize>()
             + self.returns.len() * PLACE_BYTES
     }
 
     fn append(&mut self, other: Self) {
-        let Self { changes, carries, forwards, returns } = other;
+        let Self { changes, carries, inherits, forwards, returns } = other;
         self.changes.extend(changes);
         self.carries.extend(carries);
+        self.inherits.extend(inherits);
         self.forwards.extend(forwards);
         self.returns.extend(returns);
     }

@@ -83,7 +83,7 @@ impl Entry {
                     RecordChange::Unchanged => same(),
                     RecordChange::Becomes(record) => (Some(record), fold.version.next(), None),
                     RecordChange::Deleted => (None, fold.version.next(), None),
-                    RecordChange::Moves(to) if to == *site && !fold.base.is_taken => same(),
+                    RecordChange::Moves(to) if to == *site && !fold.base.is_taken() => same(),
                     RecordChange::Moves(to) => (fold.current.clone(), fold.version, Some(to)),
                 };
                 let outcome = Outcome { status: Status::Applied, version, reply: Some(reply), error: None };

@@ -216,6 +216,7 @@ fn updates_are_carried_in_order_only() {
             kind: subject.kind.clone(),
             changes: Vec::new(),
             carries,
+            inherits: Vec::new(),
             forwards: Vec::new(),
             returns: Vec::new(),
         };

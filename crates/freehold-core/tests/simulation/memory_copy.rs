@@ -80,6 +80,11 @@ impl CopyRead for MemoryCopy {
         Ok(StreamSequence(self.applied))
     }
 
+    /// The one log counts as whole: no record moves.
+    fn dropped_until(&self, _: &SiteName) -> Result<StreamSequence, Infallible> {
+        Ok(StreamSequence(0))
+    }
+
     fn record(&self, _: &KindName, id: &RecordId) -> Result<Option<RecordState>, Infallible> {
         Ok(self.records.get(id).map(|state| RecordState::clone(state)))
     }
@@ -135,6 +140,10 @@ impl CopyWrite for MemoryCopy {
     fn put_applied(&mut self, _: &SiteName, sequence: StreamSequence, time: LogTime) -> Result<(), Infallible> {
         self.applied = sequence.0;
         self.time = time.0;
+        Ok(())
+    }
+
+    fn put_dropped(&mut self, _: &SiteName, _: StreamSequence) -> Result<(), Infallible> {
         Ok(())
     }
 

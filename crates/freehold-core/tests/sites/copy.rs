@@ -13,6 +13,7 @@ type CommandKey = (Option<RecordId>, CommandId);
 #[derive(Clone, Default)]
 pub(crate) struct SitesCopy {
     applied: BTreeMap<SiteName, StreamSequence>,
+    dropped: BTreeMap<SiteName, StreamSequence>,
     pub(crate) records: BTreeMap<RecordId, RecordState>,
     pub(crate) outcomes: BTreeMap<CommandKey, StoredOutcome>,
     messages: BTreeMap<(SiteName, StreamSequence), Vec<CommandKey>>,
@@ -34,6 +35,10 @@ impl CopyRead for SitesCopy {
 
     fn applied(&self, origin: &SiteName) -> Result<StreamSequence, Infallible> {
         Ok(self.applied.get(origin).copied().unwrap_or_default())
+    }
+
+    fn dropped_until(&self, origin: &SiteName) -> Result<StreamSequence, Infallible> {
+        Ok(self.dropped.get(origin).copied().unwrap_or_default())
     }
 
     fn record(&self, _: &KindName, id: &RecordId) -> Result<Option<RecordState>, Infallible> {
@@ -97,15 +102,21 @@ impl CopyWrite for SitesCopy {
         Ok(())
     }
 
+    fn put_dropped(&mut self, origin: &SiteName, until: StreamSequence) -> Result<(), Infallible> {
+        let known = self.dropped.entry(origin.clone()).or_default();
+        *known = until.max(*known);
+        Ok(())
+    }
+
     fn put_record(
         &mut self,
         at: &RecordPlace<'_>,
         before: Option<&RecordState>,
         state: &RecordState,
     ) -> Result<(), Infallible> {
-        let at_origin = |state: &RecordState| state.hash_at(at.origin);
-        let digest = self.digests.entry(at.origin.clone()).or_default();
+        let at_origin = |state: &RecordState| state.hash_at(at.origin, at.cut);
         if let Some(after) = at_origin(state) {
+            let digest = self.digests.entry(at.origin.clone()).or_default();
             digest.replace(before.and_then(at_origin), after);
         }
         self.records.insert(at.id.clone(), state.clone());
@@ -149,6 +160,9 @@ impl CopyWrite for SitesCopy {
     }
 
     fn put_takeovers(&mut self, takeovers: &Takeovers) -> Result<(), Infallible> {
+        for lost in takeovers.cut_since(&self.takeovers) {
+            self.digests.remove(lost);
+        }
         self.takeovers = takeovers.clone();
         Ok(())
     }

@@ -11,7 +11,7 @@ use freehold_core::{
 use crate::copy::SitesCopy;
 use crate::rules::site;
 
-pub(crate) const RETENTION: Retention = Retention { outcomes_ms: 3_600_000, history: 16 };
+pub(crate) const RETENTION: Retention = Retention { outcomes_ms: 3_600_000, history: 8 };
 
 /// Of a site's records log.
 pub(crate) const FIRST_LIFE: u64 = 1;

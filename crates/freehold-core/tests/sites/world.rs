@@ -1,14 +1,15 @@
 //! Three sites with two instances each, their logs, and chance.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
 use freehold_core::subject::{RecordsSubject, RecordsTopic};
 use freehold_core::{
-    CommandLogCheck, CommandMessage, CopyRead, Effect, Emission, Event, FlushMessage, GroupNumber, KindDefinition,
-    LogMessage, LogTime, LoggedCommand, MembersRevision, PublishFailure, RecordId, RecordsBody, Status, StreamSequence,
-    TakeoverMessage, apply, apply_takeover, learn_takeover, read_body,
+    Anomaly, CommandLogCheck, CommandMessage, CopyRead, CopyWrite as _, Effect, Emission, Event, FlushMessage,
+    ForwardState, GroupNumber, KindDefinition, LogMessage, LogTime, LoggedCommand, MembersRevision, PublishFailure,
+    RecordId, RecordState, RecordsBody, Status, StreamSequence, TakeoverEffect, TakeoverMessage, apply, apply_takeover,
+    learn_takeover, read_body,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -19,7 +20,8 @@ use crate::rules::{append, definition, kind, rehome, site};
 
 pub(crate) const SITES: usize = 3;
 pub(crate) const INSTANCES: usize = 2;
-const RECORDS: usize = 9;
+/// Records of a run: many, or so few that logs drop updates of them.
+const RECORDS: [usize; 2] = [9, 3];
 /// All must be at rest after so many rounds without faults.
 const MOST_ROUNDS: usize = 300;
 
@@ -64,6 +66,7 @@ pub(crate) struct Figures {
     pub(crate) adopted: usize,
     pub(crate) stranded: usize,
     pub(crate) rebuilt: usize,
+    dropped: usize,
 }
 
 impl Figures {
@@ -77,25 +80,50 @@ impl Figures {
         self.adopted += other.adopted;
         self.stranded += other.stranded;
         self.rebuilt += other.rebuilt;
+        self.dropped += other.dropped;
     }
 
     pub(crate) fn check(&self) {
-        let Self { commands, forwards, returns, moves, refused_publishes, takeovers, adopted, stranded, rebuilt } =
-            *self;
-        let met = [commands, forwards, returns, moves, refused_publishes, takeovers, adopted, stranded, rebuilt];
+        let Self {
+            commands,
+            forwards,
+            returns,
+            moves,
+            refused_publishes,
+            takeovers,
+            adopted,
+            stranded,
+            rebuilt,
+            dropped,
+        } = *self;
+        let met =
+            [commands, forwards, returns, moves, refused_publishes, takeovers, adopted, stranded, rebuilt, dropped];
         assert!(met.iter().all(|count| *count > 0), "{self}");
     }
 }
 
 impl fmt::Display for Figures {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { commands, forwards, returns, moves, refused_publishes, takeovers, adopted, stranded, rebuilt } =
-            self;
+        let Self {
+            commands,
+            forwards,
+            returns,
+            moves,
+            refused_publishes,
+            takeovers,
+            adopted,
+            stranded,
+            rebuilt,
+            dropped,
+        } = self;
         write!(
             formatter,
             "{commands} commands, {forwards} forwards, {returns} returns, {moves} moves, {refused_publishes} refused publishes, "
         )?;
-        write!(formatter, "{takeovers} takeovers, {adopted} adopted, {stranded} stranded, {rebuilt} copies made anew")
+        write!(
+            formatter,
+            "{takeovers} takeovers, {adopted} adopted, {stranded} stranded, {rebuilt} copies made anew, {dropped} messages dropped before they were read"
+        )
     }
 }
 
@@ -116,6 +144,7 @@ pub(crate) struct World {
     pub(crate) term: u64,
     /// Whether sites are lost in this run.
     losses: bool,
+    records: usize,
     pub(crate) figures: Figures,
     told: bool,
 }
@@ -126,6 +155,7 @@ impl World {
         let definition = definition();
         let batched = chance.random_bool(0.3);
         let losses = chance.random_bool(0.7);
+        let records = RECORDS[usize::from(chance.random_bool(0.4))];
         let mut site = || Site {
             commands: Vec::new(),
             records: Vec::new(),
@@ -156,6 +186,7 @@ impl World {
             once_stranded: BTreeSet::new(),
             term: 0,
             losses,
+            records,
             figures: Figures::default(),
             told,
         };
@@ -221,7 +252,7 @@ impl World {
     // ── Callers ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     fn record(&mut self) -> RecordId {
-        let number = self.chance.random_range(0..RECORDS);
+        let number = self.chance.random_range(0..self.records);
         format!("{}-{number}", site(number % SITES)).parse().unwrap()
     }
 
@@ -358,25 +389,10 @@ impl World {
     pub(crate) fn read(&mut self, index: usize, origin: usize, count: usize) {
         let at = self.instances[index].site;
         let end = self.readable(index, origin);
-        let instance = &mut self.instances[index];
-        let Ok(StreamSequence(applied)) = instance.copy.applied(&site(origin));
-        let mut routes_changed = false;
-        let from = usize::try_from(applied).unwrap();
-        let mut taken_over = None;
-        for entry in self.sites[origin].records.iter().take(end).skip(from).take(count) {
-            let Ok(applied) = match entry {
-                Entry::Message(message) => apply(&mut instance.copy, RETENTION, message),
-                Entry::Takeover(message) => apply_takeover(&mut instance.copy, &site(origin), message),
-            };
-            if let Some(anomaly) = applied.anomaly {
-                panic!("{} reads of {}: {anomaly}", name(index), site(origin));
-            }
-            routes_changed |= applied.routes_changed;
-            if let Some(effect) = applied.takeover.filter(|effect| effect.is_ahead || effect.lost == site(at)) {
-                taken_over = Some(effect);
-                break;
-            }
-        }
+        let view = &self.sites[origin].records[..end];
+        let read = read_into(&mut self.instances[index].copy, &name(index), (at, origin), view, count);
+        let Read { routes_changed, taken_over, dropped } = read;
+        self.figures.dropped += dropped;
         if let Some(effect) = taken_over {
             return self.make_anew(index, &effect);
         }
@@ -620,28 +636,19 @@ impl World {
     }
 
     /// Nothing is lost, doubled or out of order; all copies are equal.
-    pub(crate) fn judge(&self) -> Result<(), String> {
+    pub(crate) fn judge(&mut self) -> Result<(), String> {
         for (index, instance) in self.instances.iter().enumerate() {
             self.note(|| format!("{}: {:?}", name(index), instance.holder));
             self.note(|| format!("{:?}", instance.copy.forwards));
         }
+        let joiner = self.join();
         let first = &self.instances[0].copy;
         for (index, instance) in self.instances.iter().enumerate() {
-            if instance.copy.records != first.records {
-                let differing = first.records.iter().find(|(id, state)| instance.copy.records.get(*id) != Some(state));
-                let ours = differing.and_then(|(id, _)| instance.copy.records.get(id));
-                return Err(format!(
-                    "the copies of {0} and {1} differ; {0} has {ours:?}, {1} {differing:?}",
-                    name(index),
-                    name(0)
-                ));
-            }
-            if instance.copy.digests != first.digests {
-                return Err(format!("the digests of {} and {} differ", name(index), name(0)));
-            }
-            if let Some((key, state)) = instance.copy.forwards.iter().next() {
-                return Err(format!("{} has a command on its way for ever: {key:?} {state:?}", name(index)));
-            }
+            same(&name(index), &instance.copy, first)?;
+        }
+        same("a new one", &joiner, first)?;
+        if let Some(key) = first.outcomes.keys().find(|key| !joiner.outcomes.contains_key(*key)) {
+            return Err(format!("a new copy lacks the outcome of {key:?}"));
         }
         for outcome in first.outcomes.values() {
             for (number, emitted) in (0..).zip(&outcome.change.emits) {
@@ -684,10 +691,114 @@ impl World {
         Ok(())
     }
 
+    /// A copy that is made of the logs as they are in the end, some of each at a time.
+    fn join(&mut self) -> SitesCopy {
+        let mut copy = SitesCopy::knowing(self.instances[0].copy.takeovers.clone());
+        let mut unread: Vec<usize> = (0..SITES).collect();
+        while !unread.is_empty() {
+            let which = self.chance.random_range(0..unread.len());
+            let (origin, count) = (unread[which], self.chance.random_range(1..40));
+            let view = &self.sites[origin].records;
+            read_into(&mut copy, "a new one", (SITES, origin), view, count);
+            if copy.applied(&site(origin)) == Ok(StreamSequence(view.len() as u64)) {
+                unread.remove(which);
+            }
+        }
+        copy
+    }
+
     fn list(&self, id: &RecordId) -> Vec<String> {
         let record = self.instances[0].copy.records.get(id).and_then(|state| state.record.as_ref());
         record.map(|record| record.read().unwrap()).unwrap_or_default()
     }
+}
+
+/// What came of reading a log.
+#[derive(Default)]
+struct Read {
+    routes_changed: bool,
+    /// The copy is to be made anew.
+    taken_over: Option<TakeoverEffect>,
+    dropped: usize,
+}
+
+/// Reads a log into a copy at a site, behind what it has applied.
+fn read_into(copy: &mut SitesCopy, who: &str, (at, origin): (usize, usize), view: &[Entry], count: usize) -> Read {
+    let mut read = Read::default();
+    let Ok(StreamSequence(applied)) = copy.applied(&site(origin));
+    let dropped = dropped(view);
+    let unread = view.iter().skip(usize::try_from(applied).unwrap());
+    let mut left = count;
+    for entry in unread {
+        if let Entry::Message(message) = entry
+            && dropped.contains(&message.sequence)
+        {
+            let Ok(()) = copy.put_dropped(&site(origin), message.sequence);
+            read.dropped += 1;
+            continue;
+        }
+        if left == 0 {
+            break;
+        }
+        left -= 1;
+        let Ok(applied) = match entry {
+            Entry::Message(message) => apply(copy, RETENTION, message),
+            Entry::Takeover(message) => apply_takeover(copy, &site(origin), message),
+        };
+        let is_whole = (0..SITES).all(|it| copy.dropped_until(&site(it)) == Ok(StreamSequence(0)));
+        match applied.anomaly {
+            Some(Anomaly::Gap { .. }) if !is_whole => {}
+            Some(anomaly) => panic!("{who} reads of {}: {anomaly}", site(origin)),
+            None => {}
+        }
+        read.routes_changed |= applied.routes_changed;
+        if let Some(effect) = applied.takeover.filter(|effect| effect.is_ahead || at < SITES && effect.lost == site(at))
+        {
+            read.taken_over = Some(effect);
+            break;
+        }
+    }
+    read
+}
+
+/// Whether two copies that have read everything say the same. What they keep to judge messages to come may differ: one has
+/// read what the other found dropped.
+fn same(who: &str, copy: &SitesCopy, first: &SitesCopy) -> Result<(), String> {
+    let told = |copy: &SitesCopy| -> Vec<_> {
+        let told = |(id, state): (&RecordId, &RecordState)| {
+            let RecordState { version, owner, epoch, time, record, hash, origin, sequence, moved, .. } = state.clone();
+            (id.clone(), version, owner, epoch, time, record, hash, origin, sequence, moved)
+        };
+        copy.records.iter().map(told).collect()
+    };
+    let (ours, theirs) = (told(copy), told(first));
+    if ours != theirs {
+        let (ours, theirs): (Vec<_>, Vec<_>) = ours.iter().zip(&theirs).filter(|(ours, theirs)| ours != theirs).unzip();
+        return Err(format!("{who} has {ours:?}, {} has {theirs:?}", name(0)));
+    }
+    if copy.digests != first.digests {
+        return Err(format!("the digests of {who} are {:?}, those of {} {:?}", copy.digests, name(0), first.digests));
+    }
+    // That what came back and was decided is settled may have been said in a position that was dropped: it would be sent once more.
+    let is_open = |state: &ForwardState| !(state.returned && state.decided);
+    if let Some((key, state)) = copy.forwards.iter().find(|(_, state)| is_open(state)) {
+        return Err(format!("{who} has a command on its way for ever: {key:?} {state:?}"));
+    }
+    Ok(())
+}
+
+/// What a log of which these are all messages has dropped: it keeps a number of each subject.
+fn dropped(log: &[Entry]) -> BTreeSet<StreamSequence> {
+    let (mut kept, mut dropped) = (HashMap::<&RecordsSubject, u64>::new(), BTreeSet::new());
+    for entry in log.iter().rev() {
+        let Entry::Message(message) = entry else { continue };
+        let kept = kept.entry(&message.subject).or_default();
+        *kept += 1;
+        if *kept > RETENTION.history {
+            dropped.insert(message.sequence);
+        }
+    }
+    dropped
 }
 
 /// Whether a copy knows that a life of a site's log ends at a cut.

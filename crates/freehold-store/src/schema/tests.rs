@@ -208,7 +208,7 @@ prop_compose! {
 
 prop_compose! {
     fn origin_state()(
-        numbers in any::<[u64; 3]>(),
+        numbers in any::<[u64; 4]>(),
         incarnation in option::of((any::<u64>(), "[a-z0-9]{1,8}")),
         last_hash in option::of(hash()),
     ) -> OriginState {
@@ -218,6 +218,7 @@ prop_compose! {
             outcomes_complete_from: LogTime(numbers[2]),
             incarnation: incarnation.map(|(counter, id)| Incarnation::new(counter, &id)),
             last_hash,
+            dropped_until: StreamSequence(numbers[3]),
         }
     }
 }
@@ -462,12 +463,13 @@ fn the_layouts_of_format_1_stay_as_they_are() {
         outcomes_complete_from: LogTime(3),
         incarnation: Some(Incarnation::new(1, "x")),
         last_hash: Some(Hash(4)),
+        dropped_until: StreamSequence(5),
     };
     check(
         &key,
         &encode_origin(&key, &origin),
         "657772",
-        "0102030103312d780100000000000000000000000000000004c986433193cbaf9b",
+        "0102030103312d7801000000000000000000000000000000040568641fd7a1597a57",
     );
 }
 

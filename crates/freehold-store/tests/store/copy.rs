@@ -1,6 +1,11 @@
 //! Reading what was written: in the transaction, after the commit, after a restart.
 
-use freehold_core::{CopyRead, CopyWrite as _, GroupDigest, GroupNumber, GroupState, Hash, LogTime, StreamSequence};
+use std::collections::BTreeMap;
+
+use freehold_core::{
+    Ballot, CopyRead, CopyWrite as _, GroupDigest, GroupNumber, GroupState, Hash, Incarnation, LogTime, SiteName,
+    StreamSequence, Takeover, Takeovers, Term,
+};
 use freehold_store::{Error, OriginState, Page, RecordSummary, Snapshot};
 
 use crate::given::{command, group_of, id, kind, open, outcome, put, put_outcomes, site, state};
@@ -214,8 +219,9 @@ fn the_position_moves_and_what_was_noted_beside_it_stays_or_is_void() {
         applied: StreamSequence(4),
         time: LogTime(4),
         outcomes_complete_from: LogTime(2),
-        incarnation: Some(freehold_core::Incarnation::new(1, "x")),
+        incarnation: Some(Incarnation::new(1, "x")),
         last_hash: Some(Hash(1)),
+        dropped_until: StreamSequence(3),
     };
     writer
         .transact(|tables| {
@@ -227,4 +233,53 @@ fn the_position_moves_and_what_was_noted_beside_it_stays_or_is_void() {
     writer.transact(|tables| tables.put_applied(&site(), StreamSequence(5), LogTime(6))).unwrap();
     let expected = OriginState { applied: StreamSequence(5), time: LogTime(6), last_hash: None, ..noted };
     assert_eq!(reader.snapshot().unwrap().origin(&site()).unwrap(), expected);
+    for (until, known) in [(2, 3), (9, 9)] {
+        writer.transact(|tables| tables.put_dropped(&site(), StreamSequence(until))).unwrap();
+        assert_eq!(reader.snapshot().unwrap().dropped_until(&site()).unwrap(), StreamSequence(known));
+    }
+}
+
+/// Whether it was in the writer's memory or is read from the file.
+#[test]
+fn the_digests_of_a_log_that_is_cut_begin_anew() {
+    for restarts in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut writer, _) = open(directory.path()).into_parts();
+        writer.transact(|tables| put(tables, &id("A-1"), 1, Some("x"))).unwrap();
+        if restarts {
+            drop(writer);
+            (writer, _) = open(directory.path()).into_parts();
+        }
+        let group = group_of(&id("A-1"));
+        let mut takeovers = Takeovers::default();
+        takeovers.note(takeover(&site(), StreamSequence(1)), StreamSequence(1));
+        writer.transact(|tables| tables.put_takeovers(&takeovers)).unwrap();
+        writer
+            .transact(|tables| {
+                assert_eq!(tables.digest(&site(), &kind(), group)?, GroupDigest::default());
+                put(tables, &id("B-1"), 2, Some("y"))?;
+                assert_eq!(tables.digest(&site(), &kind(), group)?.records, 1);
+                // Said again it cuts nothing.
+                tables.put_takeovers(&takeovers)
+            })
+            .unwrap();
+        drop(writer);
+        let store = open(directory.path());
+        let snapshot = store.reader().snapshot().unwrap();
+        assert_eq!(snapshot.digest(&site(), &kind(), group).unwrap().records, 1);
+        let records: Vec<_> = records_of(&snapshot, group).into_iter().map(|record| record.id).collect();
+        assert_eq!(records, [id("B-1")]);
+    }
+}
+
+fn takeover(lost: &SiteName, cut: StreamSequence) -> Takeover {
+    Takeover {
+        log: Incarnation::new(1, "x"),
+        ballot: Ballot { term: Term(1), taker: "lhr".parse().unwrap() },
+        lost: lost.clone(),
+        lost_log: Incarnation::new(1, "x"),
+        cut,
+        sealed: BTreeMap::new(),
+        adopted: false,
+    }
 }

@@ -82,7 +82,8 @@ pub(crate) fn outcome(id: &RecordId, command_id: &str, sequence: u64) -> StoredO
 pub(crate) fn put(tables: &mut Transaction<'_>, id: &RecordId, sequence: u64, text: Option<&str>) -> Result<(), Error> {
     let (site, kind) = (site(), kind());
     let before = freehold_core::CopyRead::record(tables, &kind, id)?;
-    let place = RecordPlace { origin: &site, kind: &kind, group: group_of(id), id };
+    let cut = freehold_core::CopyRead::takeovers(tables)?.cut_of(&site);
+    let place = RecordPlace { origin: &site, kind: &kind, group: group_of(id), id, cut };
     tables.put_record(&place, before.as_ref(), &state(sequence, text))?;
     put_outcomes(tables, sequence, &[(id, &format!("c{sequence}"))])?;
     tables.put_applied(&site, StreamSequence(sequence), LogTime(sequence * 1_000))

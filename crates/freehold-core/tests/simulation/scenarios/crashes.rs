@@ -212,6 +212,10 @@ impl CopyRead for BrokenCopy {
         Err(Broken)
     }
 
+    fn dropped_until(&self, _: &SiteName) -> Result<StreamSequence, Broken> {
+        Err(Broken)
+    }
+
     fn record(&self, _: &KindName, _: &RecordId) -> Result<Option<RecordState>, Broken> {
         Err(Broken)
     }
