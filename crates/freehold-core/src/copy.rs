@@ -102,6 +102,18 @@ pub struct ForwardState {
     /// outcome asks for may not have been sent yet.
     #[serde(default)]
     pub decided: bool,
+    /// Whose outcome the answer is; nothing where it is not answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome_of: Option<OutcomeOf>,
+}
+
+/// Where the outcome of a command is found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutcomeOf {
+    /// The record.
+    pub id: RecordId,
+    /// The command.
+    pub command_id: CommandId,
 }
 
 /// An update whose outcomes no result message repeats.

@@ -448,7 +448,7 @@ impl<C: CopyRead> Planner<'_, C> {
             forwarded: None,
             repeats: false,
         };
-        self.emissions.push(Emission::DeadLetter(dead_letter(self.context, command, &change)));
+        self.emissions.push(Emission::DeadLetter(dead_letter(self.context, None, &change)));
         self.unreadable.push(change);
         Ok(Step::Decided(command_id))
     }
@@ -462,7 +462,7 @@ impl<C: CopyRead> Planner<'_, C> {
     }
 
     fn emissions_of(&self, command: &LoggedCommand, change: &Change) -> Vec<Emission> {
-        emissions_of(self.context, command, change)
+        emissions_of(self.context, command.message.as_ref().ok(), change)
     }
 
     fn open_fold(&mut self, id: &RecordId) -> Result<usize, C::Error> {
@@ -692,8 +692,8 @@ impl<C: CopyRead> Planner<'_, C> {
     }
 }
 
-/// What an outcome asks for.
-pub(crate) fn emissions_of(context: &FlushContext, command: &LoggedCommand, change: &Change) -> Vec<Emission> {
+/// What the outcome of a command asks for; nothing is known of the command where it cannot be read.
+pub(crate) fn emissions_of(context: &FlushContext, command: Option<&CommandMessage>, change: &Change) -> Vec<Emission> {
     if change.emits.is_empty() && change.asks_for_something() {
         return vec![Emission::DeadLetter(dead_letter(context, command, change))];
     }
@@ -711,11 +711,11 @@ pub(crate) fn emissions_of(context: &FlushContext, command: &LoggedCommand, chan
     change.emits.iter().enumerate().map(emitted).collect()
 }
 
-fn dead_letter(context: &FlushContext, command: &LoggedCommand, change: &Change) -> DeadLetter {
+fn dead_letter(context: &FlushContext, command: Option<&CommandMessage>, change: &Change) -> DeadLetter {
     // A letter that no message can hold would never be sent, and the group would stand still behind it. What it leaves
     // out is in the command log, at the place that the change names.
     let room = context.message_bytes().saturating_sub(change_bytes(change));
-    let command = command.message.as_ref().ok().and_then(|message| Json::from_value(message).ok());
+    let command = command.and_then(|command| Json::from_value(command).ok());
     let command = command.filter(|command| command.as_str().len() <= room);
     DeadLetter { kind: context.definition.name.clone(), change: change.clone(), command }
 }

@@ -16,8 +16,8 @@ mod exchange;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::command::LoggedCommand;
-use crate::copy::{CopyRead, GroupState, Lane};
-use crate::envelope::{Attempt, Claim, DecidedCommand, Forward, Position};
+use crate::copy::{CopyRead, GroupState, Lane, OutcomeOf};
+use crate::envelope::{Attempt, Claim, DecidedCommand, Position};
 use crate::flush::{
     Care, Emission, Flush, FlushContext, FlushMessage, FlushPlace, MAX_FLUSH_COMMANDS, Wanted, decide_flush,
     emissions_of, say_again,
@@ -119,8 +119,6 @@ struct Held {
     say_again: bool,
     /// What earlier holders have decided for other sites asks for something that they may not have sent.
     unsent: bool,
-    /// The first of each site that asks for something, where the copy has not read what was sent.
-    unread: BTreeMap<SiteName, ForwardNumber>,
     ways: Ways,
     logged_ways: Ways,
     /// That came back and were decided, all that they ask for was sent, and no position says so.
@@ -318,7 +316,6 @@ impl Holder {
             Event::RoutesChanged => {
                 self.held.routes = None;
                 self.held.waits_for_sites = false;
-                self.held.unsent |= !self.held.unread.is_empty();
                 self.advance(copy)
             }
             Event::SayAgain => {
@@ -618,23 +615,19 @@ impl Holder {
             return Ok(None);
         }
         let (mut emissions, mut asking) = (Vec::new(), Vec::new());
-        let Unsent { forwards, unread } = Routes::unsent(&self.options.flush, copy)?;
-        self.held.unread = unread;
-        for forward in forwards {
-            let known = self.view(copy).newest(Some(&forward.command.id), &forward.command.command_id)?;
-            asking.extend((forward.place.from == self.options.flush.site).then(|| forward.place.clone()));
-            if let Some(known) = known {
-                let Forward { command, sequence, time_ms: time, .. } = forward;
-                let command = LoggedCommand { sequence, time, message: Ok(command) };
-                emissions.extend(emissions_of(&self.options.flush, &command, &known.change));
+        for Unsent { place, outcome_of: OutcomeOf { id, command_id }, forward } in
+            Routes::unsent(&self.options.flush, copy)?
+        {
+            asking.extend((place.from == self.options.flush.site).then_some(place));
+            if let Some(known) = self.view(copy).newest(Some(&id), &command_id)? {
+                let command = forward.as_ref().map(|forward| &forward.command);
+                emissions.extend(emissions_of(&self.options.flush, command, &known.change));
             }
         }
         let ways = Ways { sent: BTreeMap::new(), received: self.group_state(copy)?.received };
         if emissions.is_empty() {
             self.held.ways.advance(&ways);
-            if self.held.unread.is_empty() {
-                self.held.logged_ways.advance(&ways);
-            }
+            self.held.logged_ways.advance(&ways);
             self.held.settled.extend(asking);
             return Ok(None);
         }
@@ -852,12 +845,7 @@ impl Holder {
         // Where it is not stored the claim ends, and what is found by the copy is sent once more.
         let settled = std::mem::take(&mut self.held.settled);
         let Held { command_log: log, done, decided_until: decided_until_ms, ways, .. } = &self.held;
-        let Ways { sent, mut received } = ways.clone();
-        for (site, first) in &self.held.unread {
-            if let Some(received) = received.get_mut(site) {
-                *received = ForwardNumber(first.0 - 1).min(*received);
-            }
-        }
+        let Ways { sent, received } = ways.clone();
         let (log, decided_until_ms) = (*log, *decided_until_ms);
         let position = Position { log, decided: done.clone(), decided_until_ms, sent, received, settled, digest };
         self.message(RecordsTopic::Position, &position)

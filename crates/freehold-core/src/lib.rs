@@ -33,7 +33,7 @@ pub use apply::{
 pub use assignment::{Member, MemberList, NameTaken};
 pub use command::{CommandMessage, LoggedCommand, OwnerDown, OwnerDownError};
 pub use copy::{
-    CopyRead, CopyWrite, ForwardState, GroupState, Lane, LastUpdate, RecordPlace, RecordState, Retention,
+    CopyRead, CopyWrite, ForwardState, GroupState, Lane, LastUpdate, OutcomeOf, RecordPlace, RecordState, Retention,
     StoredOutcome, Uncarried, home_right_owner, may_expire,
 };
 pub use decision::{

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::command::LoggedCommand;
-use crate::copy::{CopyRead, ForwardState, Lane};
+use crate::copy::{CopyRead, ForwardState, Lane, OutcomeOf};
 use crate::envelope::Forward;
 use crate::flush::FlushContext;
 use crate::id::RecordId;
@@ -54,11 +54,12 @@ struct Route {
 }
 
 /// What was decided between sites and may not have been followed up.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Unsent {
-    pub(crate) forwards: Vec<Forward>,
-    /// The first of each site whose log the copy has not read so far.
-    pub(crate) unread: BTreeMap<SiteName, ForwardNumber>,
+    pub(crate) place: ForwardPlace,
+    pub(crate) outcome_of: OutcomeOf,
+    /// Nothing where the copy has not read it, or it does not count any more.
+    pub(crate) forward: Option<Forward>,
 }
 
 /// The ways of a group's commands.
@@ -111,19 +112,17 @@ impl Routes {
     }
 
     /// What other sites have sent, or what came back from them, and is decided here, where what it asks for may not have been sent.
-    pub(crate) fn unsent<C: CopyRead>(context: &FlushContext, copy: &C) -> Result<Unsent, C::Error> {
+    pub(crate) fn unsent<C: CopyRead>(context: &FlushContext, copy: &C) -> Result<Vec<Unsent>, C::Error> {
         let (site, kind, group) = (&context.site, &context.definition.name, context.group);
-        let mut unsent = Unsent::default();
+        let mut unsent = Vec::new();
         for other in context.sites.iter().filter(|other| *other != site) {
             for (from, to) in [(other, site), (site, other)] {
                 let lane = Lane { kind, group, from, to };
                 let decided = copy.forwards(&lane, ForwardNumber(0), usize::MAX)?.into_iter();
                 let here = |(_, state): &(_, ForwardState)| state.decided && state.returned == (from == site);
-                for (number, state) in decided.filter(here) {
-                    match state.forward {
-                        Some(forward) => unsent.forwards.push(forward),
-                        None => _ = unsent.unread.entry(from.clone()).or_insert(number),
-                    }
+                for (number, ForwardState { forward, outcome_of, .. }) in decided.filter(here) {
+                    let place = ForwardPlace { from: from.clone(), to: to.clone(), number };
+                    unsent.extend(outcome_of.map(|outcome_of| Unsent { place, outcome_of, forward }));
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Commands on their way between sites, as the logs of both ends tell of them. The two may be read in any order.
 
-use crate::copy::{CopyWrite, ForwardState, GroupState, Lane};
+use crate::copy::{CopyWrite, ForwardState, GroupState, Lane, OutcomeOf};
 use crate::envelope::{Forward, Position};
 use crate::name::KindName;
 use crate::number::ForwardNumber;
@@ -35,7 +35,7 @@ pub(super) fn apply_forward<T: CopyWrite>(
     if !answered {
         let returned = known.as_ref().is_some_and(|known| known.returned);
         let (command_id, id) = (forward.command.command_id.clone(), forward.command.id.clone());
-        let state = ForwardState { forward: Some(forward), returned, decided: false };
+        let state = ForwardState { forward: Some(forward), returned, decided: false, outcome_of: None };
         tables.put_forward(&lane, place.number, Some(&state))?;
         let known = tables.outcome(kind, Some(&id), &command_id)?;
         // What was decided of the command, here or for a caller at another site, stays.
@@ -80,7 +80,11 @@ pub(super) fn apply_return<T: CopyWrite>(
         return Ok(());
     }
     let forward = known.and_then(|known| known.forward);
-    tables.put_forward(&lane, place.number, Some(&ForwardState { forward, returned: true, decided: false }))
+    tables.put_forward(
+        &lane,
+        place.number,
+        Some(&ForwardState { forward, returned: true, decided: false, outcome_of: None }),
+    )
 }
 
 /// This log's site has dealt with a command that was forwarded to it.
@@ -107,7 +111,7 @@ pub(super) fn end_of_way<T: CopyWrite>(
         let known = if change.asks_for_something() { tables.forward(&lane, place.number)? } else { None };
         take_back(tables, message, place)?;
         if let Some(known) = known {
-            let state = ForwardState { returned: true, decided: true, ..known };
+            let state = ForwardState { returned: true, decided: true, outcome_of: outcome_of(change), ..known };
             tables.put_forward(&lane, place.number, Some(&state))?;
         }
         return Ok(true);
@@ -120,7 +124,7 @@ pub(super) fn end_of_way<T: CopyWrite>(
     let known = if asks { tables.forward(&lane, place.number)? } else { None };
     // The taker's log may be read later than this one.
     let forward = known.and_then(|known| known.forward);
-    let decided = ForwardState { forward, returned: false, decided: true };
+    let decided = ForwardState { forward, returned: false, decided: true, outcome_of: outcome_of(change) };
     tables.put_forward(&lane, place.number, asks.then_some(&decided))?;
     Ok(true)
 }
@@ -131,6 +135,11 @@ fn is_answered<T: CopyWrite>(tables: &T, kind: &KindName, state: &ForwardState) 
     let Some(Forward { command, .. }) = &state.forward else { return Ok(false) };
     let known = tables.outcome(kind, Some(&command.id), &command.command_id)?;
     Ok(known.is_some_and(|known| known.change.is_final()))
+}
+
+fn outcome_of(change: &Change) -> Option<OutcomeOf> {
+    let command_id = change.command_id.clone();
+    change.id.clone().map(|id| OutcomeOf { id, command_id })
 }
 
 /// What forwarded commands have asked for was sent up to a position.

@@ -298,7 +298,7 @@ proptest! {
         let key = forward_key(&lane, place.number);
         prop_assert!(key.starts_with(&forward_prefix(&lane)));
         prop_assert_eq!(forward_number_of_key(&key).unwrap(), place.number);
-        let state = ForwardState { forward: None, returned, decided: !returned };
+        let state = ForwardState { forward: None, returned, decided: !returned, outcome_of: None };
         prop_assert_eq!(decode_forward(&key, &encode_forward(&key, &state).unwrap()).unwrap(), state);
     }
 
