@@ -4,12 +4,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use freehold::SendOptions;
-use freehold_core::{CommandId, SiteName, subject};
+use freehold::{Client, SendOptions};
+use freehold_core::{CommandId, Incarnation, SiteName, StreamSequence, subject};
+use freehold_jetstream::SitesLog;
 use freehold_sandbox::Sandbox;
 use freehold_tests::place::{self, InstanceProcess};
 use freehold_tests::{copies, counter, workload};
 use serde_json::json;
+use tokio::sync::Notify;
 
 const SERVICE: &str = env!("CARGO_BIN_EXE_e2e-service");
 const SITES: [&str; 2] = ["ewr", "jfk"];
@@ -19,6 +21,18 @@ const SOON: Duration = Duration::from_secs(30);
 fn freehold(url: &str, arguments: &[&str]) -> Result<(bool, String)> {
     let ran = Command::new(env!("CARGO_BIN_EXE_e2e-freehold")).args(["--url", url]).args(arguments).output()?;
     Ok((ran.status.success(), String::from_utf8_lossy(&ran.stderr).into_owned()))
+}
+
+/// As if the restore had died on its way: it waits for more than there is, until it is dropped.
+async fn begin_to_restore(client: &Client) -> Result<()> {
+    let log = SitesLog::new(client.connection().clone(), "ewr".parse()?);
+    let begun = Notify::new();
+    let (from, life) = ("jfk".parse()?, Incarnation::new(1, "x"));
+    let restore = log.restore(&from, StreamSequence(u64::MAX), &life, |_| begun.notify_one());
+    tokio::select! {
+        ended = restore => anyhow::bail!("{ended:?}"),
+        () = begun.notified() => Ok(()),
+    }
 }
 
 /// S42: return with an empty disk, with peers.
@@ -64,6 +78,11 @@ async fn s42_a_site_that_has_lost_its_log_gets_it_back_from_another() -> Result<
 
     let (done, said) = freehold(&url, &["restore", "--site", "ewr", "--sites", "ewr,jfk"])?;
     ensure!(!done && said.contains("--yes"), "{said}");
+    begin_to_restore(&clients[0]).await?;
+    instances[0].process().restart().await?;
+    let status = instances[0].process().wait_exit(SOON).await?;
+    let log = std::fs::read_to_string(instances[0].process().log_path())?;
+    ensure!(!status.success() && log.contains("was interrupted"), "{status}: {log}");
     let (done, said) = freehold(&url, &["restore", "--site", "ewr", "--sites", "ewr,jfk", "--yes"])?;
     ensure!(done && said.contains("restored from jfk"), "{said}");
     instances[0].restart().await?;

@@ -33,6 +33,9 @@ pub(crate) struct InstanceStatus {
     /// How old its copy of each other site is; nothing where it was never seen complete.
     #[serde(default)]
     pub(crate) age_ms: BTreeMap<SiteName, Option<u64>>,
+    /// How it is with the log of each origin, in a word: `opening`, `reading`, `lost_tail`, `sealed` or `taken_over`.
+    #[serde(default)]
+    pub(crate) health: BTreeMap<SiteName, String>,
     /// The member list of each kind as it knows it.
     pub(crate) members: BTreeMap<KindName, KindMembers>,
 }

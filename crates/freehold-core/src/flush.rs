@@ -448,7 +448,7 @@ impl<C: CopyRead> Planner<'_, C> {
             forwarded: None,
             repeats: false,
         };
-        self.emissions.push(Emission::DeadLetter(dead_letter(self.context, None, &change)));
+        self.emissions.push(Emission::DeadLetter(dead_letter(self.context, command.message.as_ref().ok(), &change)));
         self.unreadable.push(change);
         Ok(Step::Decided(command_id))
     }

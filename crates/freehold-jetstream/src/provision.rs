@@ -16,7 +16,7 @@ use freehold_core::{Incarnation, KindName, KindSettings, Retention, SiteName};
 
 use crate::connection::Connection;
 use crate::error::ApiError;
-use crate::sites_log::{SEALED_KEY, mirror_of};
+use crate::sites_log::{RESTORING_KEY, SEALED_KEY, mirror_of};
 
 pub(crate) const INCARNATION_KEY: &str = "freehold-incarnation";
 const RETENTION_KEY: &str = "freehold-outcomes-ms";
@@ -87,6 +87,9 @@ pub enum ProvisionError {
         /// The service's value.
         wanted: String,
     },
+    /// A restore was begun and not ended.
+    #[error("the restore of the log of {0} was interrupted: run `freehold restore` again")]
+    RestoreInterrupted(SiteName),
     /// A stream of that name is not Freehold's.
     #[error("stream {0} exists and was not made by Freehold")]
     ForeignStream(String),
@@ -302,6 +305,9 @@ fn settings_text(settings: &KindSettings) -> String {
 fn compare(options: &ProvisionOptions, found: &Config, wanted: Config) -> Result<Option<PlanStep>, ProvisionError> {
     let site = &options.site;
     let mut config = found.clone();
+    if found.metadata.contains_key(RESTORING_KEY) {
+        return Err(ProvisionError::RestoreInterrupted(site.clone()));
+    }
     let mut differences = Vec::new();
     if wanted.metadata.contains_key(INCARNATION_KEY) {
         if !found.metadata.contains_key(INCARNATION_KEY) {

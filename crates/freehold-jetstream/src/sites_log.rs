@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{Config, External, LastRawMessageErrorKind, Source};
 use futures::StreamExt as _;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use freehold_core::subject;
 use freehold_core::{
@@ -23,8 +23,8 @@ use crate::records_log::{EXPECTED_SEQUENCE, EXPECTED_SUBJECT, acknowledged, open
 pub(crate) const SEALED_KEY: &str = "freehold-sealed";
 /// Where a mirror that was made anew says which life of the origin's log it is of.
 const LIFE_KEY: &str = "freehold-life";
-/// Where a log that is being made anew says so.
-const RESTORING_KEY: &str = "freehold-restoring";
+/// Where a log that is being made anew keeps what it is to be: a [`Restoring`].
+pub(crate) const RESTORING_KEY: &str = "freehold-restoring";
 /// How often a log that is being made anew is looked at.
 const RESTORE_PAUSE: Duration = Duration::from_millis(100);
 /// Messages at the end of a log that are looked at.
@@ -37,11 +37,22 @@ pub struct SitesLog {
     site: SiteName,
 }
 
-/// How this site has another one's log.
+/// The settings that a log gets back when it is made anew; meanwhile it is a mirror, which cannot have them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Restoring {
+    /// The site whose mirror it is made of.
+    from: SiteName,
+    subjects: Vec<String>,
+    allow_atomic_publish: bool,
+}
+
+/// How this site has another one's log, or its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MirrorState {
     /// It was frozen by a seal.
     pub is_sealed: bool,
+    /// It is the site's own log, and a restore of it was begun and not ended.
+    pub is_restoring: bool,
     /// How many lives the log has had, as far as was known when the mirror was made.
     pub lives: u64,
     /// The last message that it has.
@@ -103,7 +114,8 @@ impl SitesLog {
         let (config, last) = self.stream(origin).await?;
         let life = config.metadata.get(LIFE_KEY).and_then(|text| Incarnation::parse(text));
         let is_sealed = config.metadata.contains_key(SEALED_KEY);
-        Ok(MirrorState { is_sealed, lives: life.map_or(1, |life| life.counter()), last })
+        let is_restoring = config.metadata.contains_key(RESTORING_KEY);
+        Ok(MirrorState { is_sealed, is_restoring, lives: life.map_or(1, |life| life.counter()), last })
     }
 
     /// Freezes this site's mirror of a log: it takes no more. Doing it twice is doing it once.
@@ -137,7 +149,8 @@ impl SitesLog {
     }
 
     /// Makes this site's own log anew from another site's mirror of it: the same messages at the same places, with their times. The
-    /// settings are those that the log has now. Nobody may be working on the log. `progress` is told how far it is.
+    /// settings are those that the log has now, or had before a restore that was interrupted and that this one goes on with. Nobody may
+    /// be working on the log. `progress` is told how far it is.
     pub async fn restore(
         &self,
         from: &SiteName,
@@ -146,15 +159,26 @@ impl SitesLog {
         mut progress: impl FnMut(StreamSequence),
     ) -> Result<(), ApiError> {
         let failed = |error: Box<dyn std::error::Error + Send + Sync>| ApiError::new("restoring the log", error);
-        let (own, _) = self.stream(&self.site).await?;
+        let (mut own, _) = self.stream(&self.site).await?;
         let jetstream = &self.connection.jetstream;
-        let mut copied = own.clone();
-        copied.subjects = Vec::new();
-        copied.allow_atomic_publish = false;
-        copied.metadata.insert(RESTORING_KEY.to_owned(), from.to_string());
-        copied.mirror = Some(log_at(from, &self.site));
-        jetstream.delete_stream(&own.name).await.map_err(|error| failed(error.into()))?;
-        jetstream.create_stream(copied).await.map_err(|error| failed(error.into()))?;
+        let begun = own.metadata.get(RESTORING_KEY).map(|text| serde_json::from_str::<Restoring>(text)).transpose();
+        let begun = begun.map_err(|error| failed(error.into()))?;
+        let goes_on = begun.as_ref().is_some_and(|begun| begun.from == *from);
+        let settings = begun.unwrap_or_else(|| Restoring {
+            from: from.clone(),
+            subjects: std::mem::take(&mut own.subjects),
+            allow_atomic_publish: own.allow_atomic_publish,
+        });
+        if !goes_on {
+            let settings = Restoring { from: from.clone(), ..settings.clone() };
+            let text = serde_json::to_string(&settings).map_err(|error| failed(error.into()))?;
+            own.subjects = Vec::new();
+            own.allow_atomic_publish = false;
+            own.metadata.insert(RESTORING_KEY.to_owned(), text);
+            own.mirror = Some(log_at(from, &self.site));
+            jetstream.delete_stream(&own.name).await.map_err(|error| failed(error.into()))?;
+            jetstream.create_stream(own.clone()).await.map_err(|error| failed(error.into()))?;
+        }
         loop {
             let have = self.stream(&self.site).await?.1;
             progress(have);
@@ -164,7 +188,9 @@ impl SitesLog {
             tokio::time::sleep(RESTORE_PAUSE).await;
         }
         // A mirror becomes a log of its own where its `mirror` is taken away.
-        let mut own = own;
+        own.mirror = None;
+        own.subjects = settings.subjects;
+        own.allow_atomic_publish = settings.allow_atomic_publish;
         own.metadata.remove(RESTORING_KEY);
         own.metadata.insert(INCARNATION_KEY.to_owned(), life.to_string());
         jetstream.update_stream(own).await.map(|_| ()).map_err(|error| failed(error.into()))

@@ -27,7 +27,6 @@ pub(crate) struct Applying {
     pub(crate) jobs: mpsc::Sender<StoreJob>,
     pub(crate) store_thread: std::thread::JoinHandle<()>,
     pub(crate) readers: JoinSet<()>,
-    pub(crate) origins: Vec<(SiteName, watch::Receiver<OriginHealth>)>,
     pub(crate) committed: Arc<Committed>,
 }
 
@@ -82,6 +81,12 @@ impl Applying {
         let progress = Arc::new(receivers);
         let origins = Arc::new(watches);
         let routes = Arc::new(RouteSignals::new(group_counts));
+        let (mut health_senders, mut health) = (HashMap::new(), HashMap::new());
+        for origin in &config.sites {
+            let (sender, receiver) = watch::channel(OriginHealth::Opening);
+            health_senders.insert(origin.clone(), sender);
+            health.insert(origin.clone(), receiver);
+        }
         let copy = Copy {
             reader,
             waiters: Arc::clone(&waiters),
@@ -90,6 +95,7 @@ impl Applying {
             confirmations,
             routes: Arc::clone(&routes),
             losses: Arc::clone(&losses),
+            health: Arc::new(health),
         };
         let (jobs, queue) = mpsc::channel(STORE_QUEUE_LENGTH);
         let thread = StoreThread {
@@ -109,11 +115,9 @@ impl Applying {
         };
         let store_thread = std::thread::Builder::new().name("freehold-store".to_owned()).spawn(|| thread.run());
         let store_thread = store_thread.map_err(StartError::DataDir)?;
-        let (mut readers, mut origins) = (JoinSet::new(), Vec::new());
-        for origin in &config.sites {
-            let (health, watch_health) = watch::channel(OriginHealth::Opening);
-            origins.push((origin.clone(), watch_health));
-            if let Some(watch) = copy.origins.get(origin) {
+        let mut readers = JoinSet::new();
+        for (origin, health) in health_senders {
+            if let Some(watch) = copy.origins.get(&origin) {
                 let care = LossCare {
                     connection: connection.clone(),
                     site: config.site.clone(),
@@ -125,18 +129,19 @@ impl Applying {
                 readers.spawn(care.run());
                 readers.spawn(Arc::clone(watch).run(connection.clone(), origin.clone()));
             }
+            let first = if read_at_origin.as_ref() == Some(&origin) { Source::Origin } else { Source::Site };
             let applier = Applier {
                 connection: connection.clone(),
                 site: config.site.clone(),
-                origin: origin.clone(),
+                origin,
                 kinds: kinds.clone(),
                 copy: copy.clone(),
                 jobs: jobs.clone(),
                 health,
-                first: if read_at_origin.as_ref() == Some(origin) { Source::Origin } else { Source::Site },
+                first,
             };
             readers.spawn(applier.run());
         }
-        Ok(Self { copy, jobs, store_thread, readers, origins, committed })
+        Ok(Self { copy, jobs, store_thread, readers, committed })
     }
 }

@@ -12,12 +12,16 @@ use freehold_core::{
 };
 use freehold_store::Reader;
 
+use crate::applier::OriginHealth;
 use crate::confirmations::Confirmations;
-use crate::losses::Losses;
+use crate::losses::{Loss, Losses};
 use crate::origin_watch::OriginWatch;
 
 /// How far each origin's log is applied and committed.
 pub(crate) type Progress = HashMap<SiteName, watch::Receiver<StreamSequence>>;
+
+/// Where each origin's log stands.
+pub(crate) type Health = HashMap<SiteName, watch::Receiver<OriginHealth>>;
 
 /// The copy, for its readers.
 #[derive(Clone)]
@@ -33,6 +37,8 @@ pub(crate) struct Copy {
     pub(crate) routes: Arc<RouteSignals>,
     /// Which of the other sites are lost.
     pub(crate) losses: Arc<Losses>,
+    /// Where each origin's log stands.
+    pub(crate) health: Arc<Health>,
 }
 
 /// A signal for each group: what waits for another site may go on.
@@ -99,6 +105,18 @@ impl Copy {
     /// Whether this site's mirror of another site's log is known to have a message.
     pub(crate) fn is_mirrored(&self, origin: &SiteName, sequence: StreamSequence) -> bool {
         self.origins.get(origin).is_some_and(|watch| watch.mirrored() >= sequence)
+    }
+
+    /// In a word how it is with the log of an origin.
+    pub(crate) fn health_of(&self, origin: &SiteName) -> &'static str {
+        let health = self.health.get(origin).map(|health| *health.borrow());
+        match (self.losses.of(origin), health) {
+            (Some(Loss::Sealed), _) => "sealed",
+            (Some(Loss::TakenOver(_)), _) => "taken_over",
+            (None, Some(OriginHealth::Reading(_))) => "reading",
+            (None, Some(OriginHealth::LostTail)) => "lost_tail",
+            (None, Some(OriginHealth::Opening) | None) => "opening",
+        }
     }
 
     /// How far an origin's log is applied.

@@ -33,6 +33,7 @@ pub(crate) fn micro_options(
                 let age = copy.age_of(site).and_then(|age| u64::try_from(age.as_millis()).ok());
                 (site.to_string(), serde_json::json!(age))
             });
+            let health = config.sites.iter().map(|site| (site.to_string(), copy.health_of(site).into()));
             let members = kind_names.iter().map(|kind| {
                 let list = lists.watch(kind).borrow().clone();
                 let names = list.members.iter().map(|member| member.instance.to_string());
@@ -45,6 +46,7 @@ pub(crate) fn micro_options(
                 "groups_held": held.load(Ordering::Relaxed),
                 "applied": origins.collect::<serde_json::Map<String, serde_json::Value>>(),
                 "age_ms": ages.collect::<serde_json::Map<String, serde_json::Value>>(),
+                "health": health.collect::<serde_json::Map<String, serde_json::Value>>(),
                 "members": members.collect::<serde_json::Map<String, serde_json::Value>>(),
             })
         }

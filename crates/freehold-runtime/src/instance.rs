@@ -108,10 +108,10 @@ impl Instance {
         let basis = Basis { store, log: incarnation.clone(), takeovers: takeovers.clone(), read_at_origin };
         let applying = Applying::start(&connection, config, &group_counts, basis, failed.clone()).await?;
         let reader = applying.copy.reader.clone();
-        let Applying { copy, jobs, store_thread, mut readers, origins, committed } = applying;
+        let Applying { copy, jobs, store_thread, mut readers, committed } = applying;
         let mut diverged = None;
         {
-            let caught_up = catch_up(config, &copy, origins);
+            let caught_up = catch_up(config, &copy);
             tokio::pin!(caught_up);
             loop {
                 tokio::select! {
@@ -315,21 +315,22 @@ impl Instance {
 
 /// Waits until the own site's log, and this site's mirrors of others, are applied up to their ends. What comes no further for a
 /// while is left as it is, but not the own log.
-async fn catch_up(config: &ServiceConfig, copy: &Copy, origins: Vec<(SiteName, watch::Receiver<OriginHealth>)>) {
-    for (origin, mut health) in origins {
-        let is_own = origin == config.site;
-        let mut last_seen = copy.progress_of(&origin);
+async fn catch_up(config: &ServiceConfig, copy: &Copy) {
+    for origin in &config.sites {
+        let Some(mut health) = copy.health.get(origin).cloned() else { continue };
+        let is_own = *origin == config.site;
+        let mut last_seen = copy.progress_of(origin);
         loop {
             let reached = async {
                 let reading = health.wait_for(|health| matches!(health, OriginHealth::Reading(_))).await;
                 if let Ok(OriginHealth::Reading(last)) = reading.map(|health| *health) {
-                    copy.applied(&origin, last).await;
+                    copy.applied(origin, last).await;
                 }
             };
             if timeout(CATCH_UP_LOOK, reached).await.is_ok() {
                 break;
             }
-            let applied = copy.progress_of(&origin);
+            let applied = copy.progress_of(origin);
             if let OriginHealth::Reading(last) = *health.borrow() {
                 tracing::info!(%origin, %applied, of = %last, "reading a log");
             }

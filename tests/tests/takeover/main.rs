@@ -6,6 +6,7 @@
 mod deployment;
 mod drill;
 mod fifty;
+mod history;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

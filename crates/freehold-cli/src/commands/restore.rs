@@ -4,7 +4,7 @@ use anyhow::{Context as _, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use freehold_jetstream::SitesLog;
+use freehold_jetstream::{MirrorState, SitesLog};
 
 use crate::arguments::RestoreArguments;
 use crate::context::Context;
@@ -26,7 +26,8 @@ pub(crate) async fn run(context: &Context, arguments: RestoreArguments) -> anyho
     others.retain(|other| *other != site);
     ensure!(!others.is_empty(), "no other site is known: name --sites");
     let here = SitesLog::new(client.connection().in_domain(&site), site.clone());
-    let ours = here.mirror(&site).await.with_context(|| format!("site {site}: provision it first"))?.last;
+    let MirrorState { last: ours, is_restoring, .. } =
+        here.mirror(&site).await.with_context(|| format!("site {site}: provision it first"))?;
     let mut furthest = None;
     for other in &others {
         let there = SitesLog::new(client.connection().in_domain(other), other.clone());
@@ -35,7 +36,7 @@ pub(crate) async fn run(context: &Context, arguments: RestoreArguments) -> anyho
             furthest = Some((last, other.clone()));
         }
     }
-    let Some((theirs, from)) = furthest.filter(|(theirs, _)| *theirs > ours) else {
+    let Some((theirs, from)) = furthest.filter(|(theirs, _)| *theirs > ours || is_restoring) else {
         let text = format!("nothing is to be restored: the log of {site} ends at {ours}, and no site has more");
         if context.json {
             printer::json(&json!({ "site": site, "restored": false, "last": ours }))?;

@@ -64,9 +64,19 @@ fn print(instances: &[Instance], streams: &BTreeMap<SiteName, Option<StreamSeque
     let mut table = printer::table_of(&["site", "instance", "service", "kinds", "groups held", "applied", "members"]);
     for Instance { site, name, service, kinds, status, .. } in instances {
         let kinds: Vec<_> = kinds.iter().map(ToString::to_string).collect();
-        let applied = status.applied.iter().map(|(origin, applied)| match streams.get(origin) {
-            Some(Some(last)) => format!("{origin} {applied} of {last}"),
-            _ => format!("{origin} {applied} (its stream cannot be reached)"),
+        let applied = status.applied.iter().map(|(origin, applied)| {
+            let of = match streams.get(origin) {
+                Some(Some(last)) => format!(" of {last}"),
+                _ => " (its stream cannot be reached)".to_owned(),
+            };
+            let age = match status.age_ms.get(origin) {
+                Some(Some(age)) => format!(", {age} ms old"),
+                Some(None) => ", of unknown age".to_owned(),
+                None => String::new(),
+            };
+            let health = status.health.get(origin).filter(|health| *health != "reading");
+            let health = health.map(|health| format!(", {}", health.replace('_', " "))).unwrap_or_default();
+            format!("{origin} {applied}{of}{age}{health}")
         });
         let members = status.members.iter().map(|(kind, list)| {
             let names: Vec<_> = list.members.iter().map(ToString::to_string).collect();

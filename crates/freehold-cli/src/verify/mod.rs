@@ -110,7 +110,7 @@ enum Reference {
     /// The origin's stream.
     Stream(Box<LogReader>),
     /// The stream cannot be read, so the copy that is furthest stands for it.
-    Copy { instance: Instance, applied: StreamSequence, digests: Vec<GroupDigest> },
+    Copy { instance: Box<Instance>, applied: StreamSequence, digests: Vec<GroupDigest> },
 }
 
 impl Verification {
@@ -232,7 +232,7 @@ impl Verification {
                 furthest = Some((instance.clone(), applied, digests));
             }
         }
-        furthest.map(|(instance, applied, digests)| Reference::Copy { instance, applied, digests })
+        furthest.map(|(instance, applied, digests)| Reference::Copy { instance: Box::new(instance), applied, digests })
     }
 
     async fn standing(
