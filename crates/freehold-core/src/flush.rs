@@ -573,6 +573,7 @@ impl<C: CopyRead> Planner<'_, C> {
         let mut effects = FlushEffects::default();
         let mut updates = Vec::new();
         let mut results = Pages::new(self.context.message_bytes());
+        let mut inherited = Pages::new(self.context.message_bytes());
         for change in std::mem::take(&mut self.unreadable) {
             results.add(Page { changes: vec![change], ..Page::default() });
         }
@@ -601,8 +602,8 @@ impl<C: CopyRead> Planner<'_, C> {
             effects.changes.extend(fold.forwards.iter().map(Forward::change));
             let mut page = Page { forwards: std::mem::take(&mut fold.forwards), ..Page::default() };
             if fold.changed() {
-                for inherited in self.inherits(&fold)? {
-                    results.add(Page { inherits: vec![inherited], ..Page::default() });
+                for outcomes in self.inherits(&fold)? {
+                    inherited.add(Page { inherits: vec![outcomes], ..Page::default() });
                 }
                 // What only repeats is not kept by its id, and so would not be carried: results are not discarded for newer ones.
                 (page.changes, fold.changes) = std::mem::take(&mut fold.changes).into_iter().partition(|it| it.repeats);
@@ -616,18 +617,22 @@ impl<C: CopyRead> Planner<'_, C> {
         }
         effects.routing = std::mem::take(&mut self.routing);
         let batched = self.place.batched || !effects.routing.is_empty();
-        let count = updates.len() + results.pages.len();
+        let count = inherited.pages.len() + updates.len() + results.pages.len();
         let size = u32::try_from(count).unwrap_or(u32::MAX);
-        let result_messages = u64::try_from(results.pages.len()).unwrap_or(u64::MAX);
-        let mut messages = Vec::with_capacity(count);
-        for (index, mut update) in (0..).zip(updates) {
+        let (claim, published) = (self.place.claim, self.place.results_published);
+        // Behind the update nobody would look for them any more: they come first, and may come alone.
+        let mut messages = results_of(self.context, claim, published, inherited);
+        let inherited = messages.len();
+        for (index, mut update) in (u32::try_from(inherited).unwrap_or(u32::MAX)..).zip(updates) {
             if batched && size > 1 {
                 update.batch = BatchPlace { index, size };
             }
             let subject = self.context.subject(RecordsTopic::Update(update.id.token()));
             messages.push(FlushMessage { subject, payload: print(&update), ttl_ms: None });
         }
-        messages.extend(results_of(self.context, self.place.claim, self.place.results_published, results));
+        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let result_messages = number(inherited + results.pages.len());
+        messages.extend(results_of(self.context, claim, published + number(inherited), results));
         Ok((messages, result_messages, effects))
     }
 

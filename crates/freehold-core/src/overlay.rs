@@ -199,10 +199,10 @@ impl<C: CopyRead> View<'_, C> {
         let mut state = published.map(|record| record.state.clone()).or(applied);
         let mut inherits = Vec::new();
         if let Some(state) = state.as_mut() {
-            let lost = self.copy.takeovers()?.see_record(state);
-            inherits.extend(
-                lost.into_iter().map(|lost| (state.uncarried_at(&lost).to_vec(), lost)).map(|(it, lost)| (lost, it)),
-            );
+            for lost in self.copy.takeovers()?.see_record(state) {
+                let updates = state.uncarried_at(&lost).to_vec();
+                inherits.push((lost, updates));
+            }
         }
         Ok(ViewedRecord { state, inherits, carriable, uncarried })
     }

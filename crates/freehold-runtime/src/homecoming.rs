@@ -87,10 +87,11 @@ impl Homecoming<'_> {
     /// this site has logged beyond the cut has made its own log drop them. Without them more is set aside than need be.
     async fn wait_adopted(&self) {
         let Takeover { ballot, lost, .. } = self.takeover;
-        let here = SitesLog::new(self.connection.clone(), self.site.clone());
+        // This site's mirror may need longer than its copy, which reads the taker's log itself where the mirror is late.
+        let there = SitesLog::new(self.connection.in_domain(&ballot.taker), ballot.taker.clone());
         let adopted = async {
             loop {
-                let logged = here.takeovers(&ballot.taker).await.unwrap_or_default();
+                let logged = there.takeovers(&ballot.taker).await.unwrap_or_default();
                 let is_this = |it: &Takeover| it.adopted && it.ballot == *ballot && it.lost == *lost;
                 if let Some(message) = logged.iter().find(|message| is_this(&message.takeover)) {
                     return self.copy.applied(&ballot.taker, message.sequence).await;
