@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, push};
 use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::RawMessageErrorKind;
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, RawMessageErrorKind};
 use futures::StreamExt;
 use futures::future::join_all;
 use tokio::sync::Semaphore;
@@ -156,6 +156,9 @@ impl RecordsLog {
 
 /// Reads a records log, or a mirror of it, in order.
 pub struct RecordsReader {
+    connection: Connection,
+    stream: String,
+    filters: Vec<String>,
     consumer: Consumer<push::Config>,
     messages: futures::stream::ReadyChunks<push::Messages>,
     last_delivery: u64,
@@ -164,6 +167,8 @@ pub struct RecordsReader {
     stall: StallWatch,
     /// The last message of the log when the reader was opened.
     last: StreamSequence,
+    /// The last of its messages then, or since, that concerns the kinds.
+    last_wanted: StreamSequence,
     passed: StreamSequence,
 }
 
@@ -239,18 +244,23 @@ impl RecordsReader {
             return Err(RecordsReaderError::Rewound { applied: sequence });
         }
         let of_kinds = kinds.iter().flat_map(|kind| subject::records_filters(origin, kind));
-        let filters = of_kinds.chain([subject::takeovers_filter(origin), subject::seals_filter(origin)]).collect();
-        let consumer = open_consumer(connection, &stream, filters, behind).await?;
-        let pending = consumer.cached_info().num_pending;
+        let filters: Vec<_> =
+            of_kinds.chain([subject::takeovers_filter(origin), subject::seals_filter(origin)]).collect();
+        let last_wanted = last_of(connection, &stream, &filters).await?;
+        let consumer = open_consumer(connection, &stream, filters.clone(), behind).await?;
         let messages = consumer.clone().messages().await.map_err(|error| gone(error.into()))?;
-        let passed = if pending == 0 { state.last } else { behind };
+        let passed = if last_wanted <= behind { state.last } else { behind };
         Ok(Self {
+            connection: connection.clone(),
+            stream,
+            filters,
             consumer,
             messages: messages.ready_chunks(MAX_READ_AT_ONCE),
             last_delivery: 0,
             delivered: behind,
             stall: StallWatch::new(READER_PATIENCE),
             last: state.last,
+            last_wanted,
             passed,
         })
     }
@@ -260,32 +270,38 @@ impl RecordsReader {
         self.last
     }
 
-    /// Everything up to here was delivered, or does not concern the kinds, as far as the server said.
+    /// Everything up to here was delivered, or does not concern the kinds.
     pub fn passed(&self) -> StreamSequence {
         self.passed
     }
 
-    /// Passes what the log holds up to a sequence that it is known to have, if none of that concerns the kinds: asks the server
-    /// whether everything that does was delivered. Tells whether it moved.
+    /// Passes what the log holds up to a sequence that it is known to have, if none of that concerns the kinds: looks whether the last
+    /// message that does was delivered. What the server says to be pending is no proof: it counts what limits drop meanwhile. Tells
+    /// whether it moved.
     pub async fn pass(&mut self, known: StreamSequence) -> Result<bool, RecordsReaderError> {
         if known <= self.passed {
             return Ok(false);
         }
-        let info = self.consumer.get_info().await.map_err(|error| gone(error.into()))?;
-        let all_read = info.num_pending == 0 && info.delivered.consumer_sequence == self.last_delivery;
+        self.last_wanted = last_of(&self.connection, &self.stream, &self.filters).await?;
+        let all_read = self.last_wanted <= self.delivered;
         if all_read {
             self.passed = known;
         }
         Ok(all_read)
     }
 
-    /// Waits for messages; returns all that are there, at least one and a bounded number. Messages with a subject that is
-    /// none of a records log are left out.
+    /// Waits for messages; returns all that are there, a bounded number, or none where it has only passed something. Messages with a
+    /// subject that is none of a records log are left out.
     pub async fn next(&mut self) -> Result<ReadMessages, RecordsReaderError> {
         let chunk = tokio::select! {
             chunk = self.messages.next() => chunk.ok_or(RecordsReaderError::Gone(None))?,
             error = self.stall.stalled(&self.consumer, self.last_delivery) => {
                 return Err(RecordsReaderError::Gone(Some(error)));
+            }
+            // The last that was to come may have expired meanwhile.
+            () = tokio::time::sleep(READER_PATIENCE), if self.passed < self.last => {
+                self.pass(self.last).await?;
+                return Ok(ReadMessages::default());
             }
         };
         self.stall.delivered();
@@ -302,7 +318,7 @@ impl RecordsReader {
             }
             self.delivered = delivery.stream;
             self.passed = delivery.stream;
-            if delivery.pending == 0 {
+            if delivery.stream >= self.last_wanted {
                 self.passed = self.passed.max(self.last);
             }
             match log_message {
@@ -321,7 +337,6 @@ impl RecordsReader {
 pub(crate) struct Delivery {
     consumer: u64,
     stream: StreamSequence,
-    pending: u64,
 }
 
 pub(crate) fn read_message(
@@ -329,7 +344,7 @@ pub(crate) fn read_message(
 ) -> Result<(Delivery, Option<LogMessage>), Box<dyn std::error::Error + Send + Sync>> {
     let info = message.info()?;
     let sequence = StreamSequence(info.stream_sequence);
-    let delivery = Delivery { consumer: info.consumer_sequence, stream: sequence, pending: info.pending };
+    let delivery = Delivery { consumer: info.consumer_sequence, stream: sequence };
     let read = RecordsSubject::parse(&message.subject).map(|subject| LogMessage {
         sequence,
         time: LogTime(milliseconds(info.published)),
@@ -371,6 +386,22 @@ pub(crate) async fn log_state(connection: &Connection, stream: &str) -> Result<R
     let mut stream = connection.jetstream.get_stream(stream).await.map_err(|error| failed(error.into()))?;
     let state = stream.info().await.map_err(|error| failed(error.into()))?.state.clone();
     Ok(RecordsLogState { first: StreamSequence(state.first_sequence), last: StreamSequence(state.last_sequence) })
+}
+
+/// The last message of a stream on any of some subjects; 0 where there is none.
+async fn last_of(connection: &Connection, stream: &str, subjects: &[String]) -> Result<StreamSequence, ApiError> {
+    let what = || format!("reading the last message of {stream}");
+    let stream = connection.jetstream.get_stream_no_info(stream).await.map_err(|error| ApiError::new(what(), error))?;
+    let asked = subjects.iter().map(|subject| stream.get_last_raw_message_by_subject(subject));
+    let mut last = StreamSequence(0);
+    for answer in join_all(asked).await {
+        match answer {
+            Ok(message) => last = last.max(StreamSequence(message.sequence)),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {}
+            Err(error) => return Err(ApiError::new(what(), error)),
+        }
+    }
+    Ok(last)
 }
 
 /// When the log took a message; nothing where it has dropped it.
