@@ -74,6 +74,10 @@ async fn what_counts_is_known_though_the_lost_site_has_made_its_log_drop_it() ->
             Stranded::Update { update, .. } => {
                 set_aside.extend(update.changes.into_iter().map(|change| change.command_id.to_string()));
             }
+            // Where it does not hear in time what its taker has kept, it lists outcomes that count, too.
+            Stranded::Outcome { change, .. } if change.command_id.as_str().starts_with("kept-") => {
+                println!("{} is listed all the same", change.command_id);
+            }
             Stranded::Outcome { change, .. } => _ = set_aside.insert(change.command_id.to_string()),
             Stranded::Command { command, .. } => ensure!(command.command_id.as_str().starts_with("alone-")),
         }
