@@ -59,9 +59,7 @@ impl Homecoming<'_> {
         let last = commands.last().await?;
         let life = log.life(self.site).await?;
         let begun = life.as_ref().is_some_and(|(_, life)| life.log.counter() > self.takeover.lost_log.counter());
-        if !begun {
-            self.wait_adopted().await;
-        }
+        self.wait_adopted().await;
         let updates = self.set_updates_aside().await?;
         if begun {
             return Ok(());
@@ -88,13 +86,18 @@ impl Homecoming<'_> {
     async fn wait_adopted(&self) {
         let Takeover { ballot, lost, .. } = self.takeover;
         // This site's mirror may need longer than its copy, which reads the taker's log itself where the mirror is late.
-        let there = SitesLog::new(self.connection.in_domain(&ballot.taker), ballot.taker.clone());
+        let logs = [
+            SitesLog::new(self.connection.clone(), self.site.clone()),
+            SitesLog::new(self.connection.in_domain(&ballot.taker), ballot.taker.clone()),
+        ];
         let adopted = async {
             loop {
-                let logged = there.takeovers(&ballot.taker).await.unwrap_or_default();
-                let is_this = |it: &Takeover| it.adopted && it.ballot == *ballot && it.lost == *lost;
-                if let Some(message) = logged.iter().find(|message| is_this(&message.takeover)) {
-                    return self.copy.applied(&ballot.taker, message.sequence).await;
+                for log in &logs {
+                    let logged = log.takeovers(&ballot.taker).await.unwrap_or_default();
+                    let is_this = |it: &Takeover| it.adopted && it.ballot == *ballot && it.lost == *lost;
+                    if let Some(message) = logged.iter().find(|message| is_this(&message.takeover)) {
+                        return self.copy.applied(&ballot.taker, message.sequence).await;
+                    }
                 }
                 tokio::time::sleep(ADOPTION_LOOK).await;
             }
