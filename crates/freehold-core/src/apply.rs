@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::copy::{CopyWrite, GroupState, LastUpdate, RecordPlace, RecordState, Retention, StoredOutcome, Uncarried};
 use crate::envelope::{DecidedCommand, Inherited, Position, RecordsBody, ResultMessage, Update};
 use crate::hash::GroupDigest;
-use crate::id::RecordId;
+use crate::id::{CommandId, RecordId};
 use crate::name::{KindName, SiteName};
 use crate::number::{LogTime, RecordVersion, StreamSequence};
 use crate::outcome::Change;
@@ -385,12 +385,22 @@ fn keep_inherited<T: CopyWrite>(tables: &mut T, kind: &KindName, inherited: Inhe
     let Inherited { origin, sequence, time_ms: time, changes } = inherited;
     let mut kept = Vec::new();
     for change in changes {
-        if tables.outcome(kind, change.id.as_ref(), &change.command_id)?.is_none_or(|known| !known.change.is_final()) {
+        if !is_decided(tables, kind, change.id.as_ref(), &change.command_id)? {
             kept.push((change.id.clone(), change.command_id.clone()));
             tables.put_outcome(kind, &StoredOutcome { change, origin: origin.clone(), sequence, time })?;
         }
     }
     if kept.is_empty() { Ok(()) } else { tables.put_message(&origin, sequence, time, kind, &kept) }
+}
+
+/// Whether the final outcome of a command is there, whoever decided it.
+fn is_decided<T: CopyWrite>(
+    tables: &T,
+    kind: &KindName,
+    id: Option<&RecordId>,
+    command_id: &CommandId,
+) -> Result<bool, T::Error> {
+    Ok(tables.outcome(kind, id, command_id)?.is_some_and(|known| known.change.is_final()))
 }
 
 /// Whether the outcome that this one repeats is there.

@@ -49,23 +49,23 @@ pub struct RecordState {
 }
 
 impl RecordState {
+    /// The last update of the record in a site's log: its place there, its version, and its hash.
+    pub fn last_at(&self, origin: &SiteName) -> Option<(StreamSequence, RecordVersion, Hash)> {
+        if self.origin == *origin {
+            Some((self.sequence, self.version, self.hash))
+        } else {
+            self.elsewhere.get(origin).map(|last| (last.sequence, last.version, last.hash))
+        }
+    }
+
     /// The hash of the last update of the record in a site's log, where that update lies behind `behind`.
     pub fn hash_at(&self, origin: &SiteName, behind: StreamSequence) -> Option<Hash> {
-        let last = if self.origin == *origin {
-            Some((self.sequence, self.hash))
-        } else {
-            self.elsewhere.get(origin).map(|last| (last.sequence, last.hash))
-        };
-        last.filter(|(sequence, _)| *sequence > behind).map(|(_, hash)| hash)
+        self.last_at(origin).filter(|(sequence, ..)| *sequence > behind).map(|(_, _, hash)| hash)
     }
 
     /// The place of the last update of the record in a site's log; 0 where there is none.
     pub fn sequence_at(&self, origin: &SiteName) -> StreamSequence {
-        if self.origin == *origin {
-            self.sequence
-        } else {
-            self.elsewhere.get(origin).map(|last| last.sequence).unwrap_or_default()
-        }
+        self.last_at(origin).map(|(sequence, ..)| sequence).unwrap_or_default()
     }
 
     /// The updates of the record in a site's log whose outcomes nothing carries.

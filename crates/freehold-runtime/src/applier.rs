@@ -72,8 +72,7 @@ impl Applier {
         let mut source = self.first.clone();
         let mut losses = self.copy.losses.watch(&self.origin);
         loop {
-            // Behind what is committed, not behind what was passed: a server may say that nothing is pending a moment before it delivers
-            // what it has. What is read twice is applied once.
+            // Behind what is committed: what was read and not committed is read twice, and applied once.
             let applied = self.committed();
             let loss = losses.as_mut().and_then(|loss| loss.borrow_and_update().clone());
             if let Some(loss) = &loss {

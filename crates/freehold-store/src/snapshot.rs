@@ -106,16 +106,13 @@ impl Snapshot {
                 return Ok(None);
             }
             let id = schema::record_id_of_key(kind, key)?;
-            let is_of_origin = head.origin == origin.as_str();
-            if is_of_origin && cut == StreamSequence(0) {
+            if head.origin == origin.as_str() && cut == StreamSequence(0) {
                 return Ok(Some(RecordSummary { id, version: head.version, hash: head.hash }));
             }
             // What its log last said of a record that another site owns now counts, too.
             let state = schema::decode_record(key, value)?.state;
-            let last = state.elsewhere.get(origin).map(|last| last.version);
-            let version = if is_of_origin { Some(state.version) } else { last };
-            let hash = state.hash_at(origin, cut);
-            Ok(hash.zip(version).map(|(hash, version)| RecordSummary { id, version, hash }))
+            let last = state.last_at(origin).filter(|(sequence, ..)| *sequence > cut);
+            Ok(last.map(|(_, version, hash)| RecordSummary { id, version, hash }))
         })
     }
 

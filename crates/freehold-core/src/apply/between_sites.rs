@@ -7,7 +7,7 @@ use crate::number::ForwardNumber;
 use crate::outcome::{Change, ForwardPlace};
 use crate::subject::RecordsSubject;
 
-use super::{LogMessage, change_group, move_highest};
+use super::{LogMessage, change_group, is_decided, move_highest};
 
 /// A command is on its way from this log's site to another. Tells whether it still is, by all that the copy has read.
 pub(super) fn apply_forward<T: CopyWrite>(
@@ -37,9 +37,8 @@ pub(super) fn apply_forward<T: CopyWrite>(
         let (command_id, id) = (forward.command.command_id.clone(), forward.command.id.clone());
         let state = ForwardState { forward: Some(forward), returned, decided: false, outcome_of: None };
         tables.put_forward(&lane, place.number, Some(&state))?;
-        let known = tables.outcome(kind, Some(&id), &command_id)?;
         // What was decided of the command, here or for a caller at another site, stays.
-        return Ok(!known.is_some_and(|known| known.change.is_final()));
+        return Ok(!is_decided(tables, kind, Some(&id), &command_id)?);
     }
     if let Some(known) = known.filter(|known| known.decided && known.forward.is_none()) {
         tables.put_forward(&lane, place.number, Some(&ForwardState { forward: Some(forward), ..known }))?;
@@ -133,8 +132,7 @@ pub(super) fn end_of_way<T: CopyWrite>(
 /// it was read, and then another one repeats only the outcome.
 fn is_answered<T: CopyWrite>(tables: &T, kind: &KindName, state: &ForwardState) -> Result<bool, T::Error> {
     let Some(Forward { command, .. }) = &state.forward else { return Ok(false) };
-    let known = tables.outcome(kind, Some(&command.id), &command.command_id)?;
-    Ok(known.is_some_and(|known| known.change.is_final()))
+    is_decided(tables, kind, Some(&command.id), &command.command_id)
 }
 
 fn outcome_of(change: &Change) -> Option<OutcomeOf> {

@@ -84,46 +84,29 @@ impl Figures {
     }
 
     pub(crate) fn check(&self) {
-        let Self {
-            commands,
-            forwards,
-            returns,
-            moves,
-            refused_publishes,
-            takeovers,
-            adopted,
-            stranded,
-            rebuilt,
-            dropped,
-        } = *self;
-        let met =
-            [commands, forwards, returns, moves, refused_publishes, takeovers, adopted, stranded, rebuilt, dropped];
-        assert!(met.iter().all(|count| *count > 0), "{self}");
+        assert!(self.counts().iter().all(|(count, _)| *count > 0), "{self}");
+    }
+
+    fn counts(&self) -> [(usize, &'static str); 10] {
+        [
+            (self.commands, "commands"),
+            (self.forwards, "forwards"),
+            (self.returns, "returns"),
+            (self.moves, "moves"),
+            (self.refused_publishes, "refused publishes"),
+            (self.takeovers, "takeovers"),
+            (self.adopted, "adopted"),
+            (self.stranded, "stranded"),
+            (self.rebuilt, "copies made anew"),
+            (self.dropped, "messages dropped before they were read"),
+        ]
     }
 }
 
 impl fmt::Display for Figures {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            commands,
-            forwards,
-            returns,
-            moves,
-            refused_publishes,
-            takeovers,
-            adopted,
-            stranded,
-            rebuilt,
-            dropped,
-        } = self;
-        write!(
-            formatter,
-            "{commands} commands, {forwards} forwards, {returns} returns, {moves} moves, {refused_publishes} refused publishes, "
-        )?;
-        write!(
-            formatter,
-            "{takeovers} takeovers, {adopted} adopted, {stranded} stranded, {rebuilt} copies made anew, {dropped} messages dropped before they were read"
-        )
+        let counts = self.counts().map(|(count, what)| format!("{count} {what}"));
+        formatter.write_str(&counts.join(", "))
     }
 }
 
