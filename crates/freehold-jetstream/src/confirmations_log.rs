@@ -4,14 +4,13 @@
 //! none follows another that it does not know.
 
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::LastRawMessageErrorKind;
 
 use freehold_core::subject::{self, ConfirmationSubject};
 use freehold_core::{Confirmation, PublishFailure, StreamSequence};
 
 use crate::connection::Connection;
 use crate::error::ApiError;
-use crate::records_log::acknowledged;
+use crate::records_log::{acknowledged, newest_message};
 
 /// The confirmations in the records logs that a site has: its own, and the mirrors of others.
 #[derive(Debug, Clone)]
@@ -30,14 +29,9 @@ impl ConfirmationsLog {
         &self,
         subject: &ConfirmationSubject,
     ) -> Result<Option<(StreamSequence, Option<Confirmation>)>, ApiError> {
-        let what = || format!("reading the newest message on {subject}");
-        let stream = self.connection.jetstream.get_stream_no_info(subject::records_stream(&subject.site)).await;
-        let stream = stream.map_err(|error| ApiError::new(what(), error))?;
-        match stream.get_last_raw_message_by_subject(&subject.to_string()).await {
-            Ok(message) => Ok(Some((StreamSequence(message.sequence), serde_json::from_slice(&message.payload).ok()))),
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(ApiError::new(what(), error)),
-        }
+        let stream = subject::records_stream(&subject.site);
+        let newest = newest_message(&self.connection, &stream, &subject.to_string()).await?;
+        Ok(newest.map(|message| (StreamSequence(message.sequence), serde_json::from_slice(&message.payload).ok())))
     }
 
     /// Publishes a confirmation that expects another to be the newest.

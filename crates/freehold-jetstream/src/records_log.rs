@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, push};
 use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
-use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::message::{PublishMessage, StreamMessage};
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, RawMessageErrorKind};
 use futures::StreamExt;
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use tokio::sync::Semaphore;
 
 use freehold_core::subject::{self, ConfirmationSubject, RecordsSubject, RecordsTopic, SiteControl};
@@ -388,20 +388,26 @@ pub(crate) async fn log_state(connection: &Connection, stream: &str) -> Result<R
     Ok(RecordsLogState { first: StreamSequence(state.first_sequence), last: StreamSequence(state.last_sequence) })
 }
 
-/// The last message of a stream on any of some subjects; 0 where there is none.
+/// The place of the last message of a stream on any of some subjects; 0 where there is none.
 async fn last_of(connection: &Connection, stream: &str, subjects: &[String]) -> Result<StreamSequence, ApiError> {
-    let what = || format!("reading the last message of {stream}");
+    let asked = subjects.iter().map(|subject| newest_message(connection, stream, subject));
+    let newest = try_join_all(asked).await?.into_iter().flatten().map(|message| StreamSequence(message.sequence));
+    Ok(newest.max().unwrap_or_default())
+}
+
+/// The newest message of a stream on a subject, which may have wildcards.
+pub(crate) async fn newest_message(
+    connection: &Connection,
+    stream: &str,
+    subject: &str,
+) -> Result<Option<StreamMessage>, ApiError> {
+    let what = || format!("reading the newest message on {subject}");
     let stream = connection.jetstream.get_stream_no_info(stream).await.map_err(|error| ApiError::new(what(), error))?;
-    let asked = subjects.iter().map(|subject| stream.get_last_raw_message_by_subject(subject));
-    let mut last = StreamSequence(0);
-    for answer in join_all(asked).await {
-        match answer {
-            Ok(message) => last = last.max(StreamSequence(message.sequence)),
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {}
-            Err(error) => return Err(ApiError::new(what(), error)),
-        }
+    match stream.get_last_raw_message_by_subject(subject).await {
+        Ok(message) => Ok(Some(message)),
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(ApiError::new(what(), error)),
     }
-    Ok(last)
 }
 
 /// When the log took a message; nothing where it has dropped it.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::{Config, External, LastRawMessageErrorKind, Source};
+use async_nats::jetstream::stream::{Config, External, Source};
 use futures::StreamExt as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,9 @@ use crate::command_log::milliseconds;
 use crate::connection::Connection;
 use crate::error::ApiError;
 use crate::provision::INCARNATION_KEY;
-use crate::records_log::{EXPECTED_SEQUENCE, EXPECTED_SUBJECT, acknowledged, open_consumer, read_message};
+use crate::records_log::{
+    EXPECTED_SEQUENCE, EXPECTED_SUBJECT, acknowledged, newest_message, open_consumer, read_message,
+};
 
 /// Where a sealed mirror says so.
 pub(crate) const SEALED_KEY: &str = "freehold-sealed";
@@ -238,17 +240,14 @@ impl SitesLog {
         site: &SiteName,
         subject: &str,
     ) -> Result<Option<(StreamSequence, T)>, ApiError> {
-        let what = || format!("reading the newest message on {subject}");
-        let stream = self.connection.jetstream.get_stream_no_info(subject::records_stream(site)).await;
-        let stream = stream.map_err(|error| ApiError::new(what(), error))?;
-        match stream.get_last_raw_message_by_subject(subject).await {
-            Ok(message) => {
-                let body = serde_json::from_slice(&message.payload).map_err(|error| ApiError::new(what(), error))?;
-                Ok(Some((StreamSequence(message.sequence), body)))
-            }
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(ApiError::new(what(), error)),
-        }
+        let newest = newest_message(&self.connection, &subject::records_stream(site), subject).await?;
+        let body = newest.map(|message| {
+            let body = serde_json::from_slice(&message.payload);
+            let body =
+                body.map_err(|error| ApiError::new(format!("reading the newest message on {subject}"), error))?;
+            Ok((StreamSequence(message.sequence), body))
+        });
+        body.transpose()
     }
 
     async fn publish(
