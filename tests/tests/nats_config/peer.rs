@@ -14,7 +14,7 @@ const GROUP: u16 = 63;
 const FORGED: &[u8] = b"forged";
 /// The last token of subjects that nobody uses but who forges.
 const TOKEN: &str = "forged";
-/// What no configuration denies: it comes in behind everything that was sent before.
+/// The last tokens of a subject that no configuration denies: it comes in behind everything that was sent before.
 const SENTINEL: &str = "sentinel";
 /// What is denied is dropped without an answer. An answer takes a millisecond.
 const NO_ANSWER: Duration = Duration::from_secs(2);
@@ -40,16 +40,17 @@ fn with_record(subject: String) -> [String; 2] {
 
 /// Publishes on all subjects of a site's logs at another site; gives those that came in, after all had the time to.
 pub(crate) async fn forge(peer: &async_nats::Client, owner: &async_nats::Client, site: &str) -> Result<Vec<String>> {
-    let mut arriving = owner.subscribe(">").await?;
-    let sentinel = format!("{SENTINEL}.{site}");
-    // The owner's interest crosses the link before anything can.
-    let mut crosses = owner.subscribe(sentinel.clone()).await?;
+    // Not `>`: a server drops a message that meets a subscription just being given up, even if another one asks for it over the same link.
+    // So the requests behind this would be lost, now and then.
+    let mut arriving = owner.subscribe(format!("fh.{site}.>")).await?;
+    let sentinel = format!("fh.{site}.{SENTINEL}");
     owner.flush().await?;
+    // The owner's interest crosses the link before anything can.
     let mut crossing = tokio::time::interval(Duration::from_millis(20));
     tokio::time::timeout(SOON, async {
         loop {
             tokio::select! {
-                Some(_) = crosses.next() => return anyhow::Ok(()),
+                Some(message) = arriving.next() => if message.subject.as_str() == sentinel { return anyhow::Ok(()) },
                 _ = crossing.tick() => peer.publish(sentinel.clone(), "".into()).await?,
             }
         }
