@@ -1,16 +1,16 @@
 //! P4: copies converge after every cut, and say how old they are meanwhile.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use freehold::{Client, RunningService};
-use freehold_core::{
-    CopyRead as _, CopyWrite as _, GroupCount, Hash, Json, RecordId, RecordPlace, SiteName, StreamSequence,
-};
+use freehold_core::{CopyRead as _, CopyWrite as _, GroupCount, Hash, Json, RecordId, RecordPlace, StreamSequence};
 use freehold_sandbox::{Sandbox, wait_until};
 use freehold_store::{Options, Store};
 use freehold_tests::place::InstanceProcess;
 use freehold_tests::{counter, place, workload};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -19,6 +19,8 @@ const CUT: Duration = Duration::from_secs(15);
 /// What copies may take to be equal after a heal.
 const EQUAL_WITHIN: Duration = Duration::from_secs(5);
 const UPDATES: u64 = 500;
+/// What there is before a site is added.
+const RECORDS: usize = 5_000;
 
 struct Sites {
     sandbox: Sandbox,
@@ -31,15 +33,19 @@ struct Sites {
 async fn two_sites() -> Result<Sites> {
     let sandbox = Sandbox::builder().site("ewr").site("jfk").cuttable(true).start().await?;
     let data = tempfile::tempdir()?;
-    let names: Vec<SiteName> = vec!["ewr".parse()?, "jfk".parse()?];
     let mut services = Vec::new();
     for name in ["ewr", "jfk"] {
-        let mut config = place::config(sandbox.site(name), "one", data.path())?;
-        config.sites = names.clone();
-        services.push(place::start(config, counter::definition()).await?);
+        services.push(service(&sandbox, name, data.path()).await?);
     }
     let (ewr, jfk) = (place::client(sandbox.site("ewr")).await?, place::client(sandbox.site("jfk")).await?);
     Ok(Sites { sandbox, services, ewr, jfk, _data: data })
+}
+
+/// Starts the instance of one of the two sites.
+async fn service(sandbox: &Sandbox, site: &str, data: &Path) -> Result<RunningService> {
+    let mut config = place::config(sandbox.site(site), "one", data)?;
+    config.sites = vec!["ewr".parse()?, "jfk".parse()?];
+    place::start(config, counter::definition()).await
 }
 
 /// The age that one site's service gives its copy of the other's records.
@@ -92,6 +98,30 @@ async fn copies_are_equal_soon_after_a_cut_and_their_age_is_told_during_it() -> 
 }
 
 /// A mirror can stand still for more than a minute after a cut, and for good when somebody has frozen it.
+/// Its mirror is made a moment before, and is empty: that is not all that there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_at_a_new_site_is_ready_when_it_has_what_the_others_had() -> Result<()> {
+    let sandbox = Sandbox::builder().site("ewr").site("jfk").start().await?;
+    let data = tempfile::tempdir()?;
+    let first = service(&sandbox, "ewr", data.path()).await?;
+    let (ewr, jfk) = (place::client(sandbox.site("ewr")).await?, place::client(sandbox.site("jfk")).await?);
+    let records: Vec<_> = (0..RECORDS).map(|number| format!("ewr-{number}")).collect();
+    let ewr = &ewr;
+    let added = records.iter().map(|record| async move {
+        let body = json!({ "id": record, "amount": 1 });
+        workload::reply::<counter::Total>(&workload::send(ewr, "add", &body, None).await?)
+    });
+    let added: Vec<_> = stream::iter(added).buffer_unordered(64).try_collect().await?;
+    ensure!(added.len() == RECORDS);
+    let joined = service(&sandbox, "jfk", data.path()).await?;
+    for record in records.iter().rev().step_by(50) {
+        ensure!(changes(&jfk, record).await == 1, "{record} was not there when the instance was ready");
+    }
+    joined.stop().await;
+    first.stop().await;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_goes_on_although_its_mirror_stands_still() -> Result<()> {
     let Sites { sandbox, services, ewr, jfk, .. } = two_sites().await?;

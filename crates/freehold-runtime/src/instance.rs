@@ -313,18 +313,26 @@ impl Instance {
     }
 }
 
-/// Waits until the own site's log, and this site's mirrors of others, are applied up to their ends. What comes no further for a
-/// while is left as it is, but not the own log.
+/// Waits until the own site's log, this site's mirrors of others, and what the others answer that they have, are applied: a mirror that
+/// was made a moment ago is empty. What comes no further for a while is left as it is, but not the own log.
 async fn catch_up(config: &ServiceConfig, copy: &Copy) {
     for origin in &config.sites {
         let Some(mut health) = copy.health.get(origin).cloned() else { continue };
         let is_own = *origin == config.site;
         let mut last_seen = copy.progress_of(origin);
+        // As of the start: what is logged meanwhile does not put the end off.
+        let mut at_origin = None;
         loop {
             let reached = async {
                 let reading = health.wait_for(|health| matches!(health, OriginHealth::Reading(_))).await;
                 if let Ok(OriginHealth::Reading(last)) = reading.map(|health| *health) {
                     copy.applied(origin, last).await;
+                }
+                if let Some(watch) = copy.origins.get(origin).filter(|_| copy.losses.of(origin).is_none()) {
+                    if at_origin.is_none() {
+                        at_origin = watch.first_seen().await;
+                    }
+                    copy.applied(origin, at_origin.unwrap_or_default()).await;
                 }
             };
             if timeout(CATCH_UP_LOOK, reached).await.is_ok() {
@@ -332,7 +340,7 @@ async fn catch_up(config: &ServiceConfig, copy: &Copy) {
             }
             let applied = copy.progress_of(origin);
             if let OriginHealth::Reading(last) = *health.borrow() {
-                tracing::info!(%origin, %applied, of = %last, "reading a log");
+                tracing::info!(%origin, %applied, of = %last.max(at_origin.unwrap_or_default()), "reading a log");
             }
             if applied == last_seen && !is_own {
                 tracing::warn!(%origin, %applied, "starting with an old copy of another site");

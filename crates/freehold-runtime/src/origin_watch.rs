@@ -6,7 +6,7 @@
 //! instance's own clock: the copy is as old as the last moment at which it certainly had all that the origin had.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub(crate) struct OriginWatch {
     /// The mirror is known to have everything up to here.
     mirrored: AtomicU64,
     /// The origin has not answered the last question.
-    silent: AtomicBool,
+    silent: watch::Sender<bool>,
     seen_at: Mutex<Option<Instant>>,
     age: Mutex<Age>,
 }
@@ -58,7 +58,7 @@ impl OriginWatch {
         Self {
             newest: watch::channel(None).0,
             mirrored: AtomicU64::new(0),
-            silent: AtomicBool::new(false),
+            silent: watch::channel(false).0,
             seen_at: Mutex::default(),
             age: Mutex::default(),
         }
@@ -76,9 +76,19 @@ impl OriginWatch {
         at.map(|at| (newest.origin, at.elapsed()))
     }
 
+    /// What the origin had when it was asked first in this life of the instance; nothing where it does not answer.
+    pub(crate) async fn first_seen(&self) -> Option<StreamSequence> {
+        let (mut newest, mut silent) = (self.newest.subscribe(), self.silent.subscribe());
+        tokio::select! {
+            biased;
+            Ok(seen) = newest.wait_for(Option::is_some) => seen.map(|sighting| sighting.origin),
+            _ = silent.wait_for(|silent| *silent) => None,
+        }
+    }
+
     /// Whether the origin does not answer. Never used for safety: only a caller that wants it is refused for it.
     pub(crate) fn is_silent(&self) -> bool {
-        self.silent.load(Ordering::Relaxed)
+        *self.silent.borrow()
     }
 
     /// The mirror is known to have everything up to here.
@@ -116,7 +126,7 @@ impl OriginWatch {
             let asked = Instant::now();
             let both = async { tokio::try_join!(there.state(&origin), here.state(&origin)) };
             let answered = timeout(ANSWER_TIMEOUT, both).await;
-            self.silent.store(!matches!(answered, Ok(Ok(_))), Ordering::Relaxed);
+            self.silent.send_replace(!matches!(answered, Ok(Ok(_))));
             match answered {
                 Ok(Ok((there, here))) => self.saw(asked, Sighting { origin: there.last, mirror: here.last }),
                 Ok(Err(error)) => tracing::debug!(%origin, error = describe(&error), "the origin does not answer"),
