@@ -1,16 +1,19 @@
 //! What an operator does when a site is lost, as requests: the steps of `freehold takeover`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use freehold::runtime::{LossAnswer, LossRequest, SealAnswer, SealRequest, TakeOverAnswer, TakeOverRequest};
 use freehold::{Client, SendOptions};
-use freehold_core::{Ballot, Refusal, SiteName, subject};
+use freehold_core::{Ballot, CommandId, ErrorCode, Refusal, SiteName, subject};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use crate::workload;
 
+/// How long moves of records may take.
+const SOON: Duration = Duration::from_secs(60);
 /// How long one step may take.
 const STEP: Duration = Duration::from_secs(10);
 
@@ -65,4 +68,24 @@ pub async fn take_over(client: &Client, lost: &str, members: &[&str]) -> Result<
     let request = TakeOverRequest { lost, ballot: ballot.clone(), sealed };
     let answer = ask(client, members[0], "take-over", &request).await?;
     Ok(answer.map(|answer| Taken { known, ballot, answer }))
+}
+
+/// Gives records back: the right to create them, and each that exists.
+pub async fn give_back(client: &Client, from: &str, to: &str, ids: &[String]) -> Result<()> {
+    let rights = json!({ "prefix": to, "to": to });
+    let records = ids.iter().map(|id| ("rehome", json!({ "id": id, "to": to })));
+    for (what, body) in std::iter::once(("rehome-right", rights)).chain(records) {
+        let subject = subject::operator(&from.parse()?, &workload::kind(), what);
+        let command_id = Some(CommandId::from_caller(&ulid::Ulid::generate().to_string())?);
+        let options = SendOptions { command_id, ..SendOptions::default() };
+        let deadline = Instant::now() + SOON;
+        loop {
+            match client.request_to(subject.clone(), body.to_string().into(), &options).await?.result {
+                Ok(_) => break,
+                Err(refusal) if refusal.code == ErrorCode::OutcomeUnknown && Instant::now() < deadline => {}
+                Err(refusal) => anyhow::bail!("{body}: {refusal:?}"),
+            }
+        }
+    }
+    Ok(())
 }

@@ -163,6 +163,10 @@ pub(crate) struct ProvisionArguments {
     /// How long the server remembers the message ids of commands, in milliseconds [default: 120000].
     #[arg(long, value_name = "MS")]
     pub(crate) duplicate_window_ms: Option<u64>,
+    /// Make a consumer for each other site's mirror, and mirrors that read such consumers: no site needs the right to make
+    /// a consumer at another.
+    #[arg(long)]
+    pub(crate) mirror_consumers: bool,
     /// Only show what would change.
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -35,6 +35,7 @@ pub(crate) struct Settings {
     pub(crate) history: Option<u64>,
     pub(crate) max_command_log_bytes: Option<i64>,
     pub(crate) duplicate_window_ms: Option<u64>,
+    pub(crate) mirror_consumers: bool,
     audit_window_ms: Option<u64>,
     cache_bytes: Option<u64>,
     decide_timeout_ms: Option<u64>,

@@ -27,6 +27,16 @@ pub fn members_bucket(site: &SiteName) -> String {
     format!("FH_MEMBERS_{site}")
 }
 
+/// The consumer of a site's records log that was made for another site's mirror of it.
+pub fn mirror_consumer(mirroring: &SiteName) -> String {
+    format!("FH_MIRROR_{mirroring}")
+}
+
+/// The subject on which that consumer delivers.
+pub fn mirror_delivery(origin: &SiteName, mirroring: &SiteName) -> String {
+    format!("fh.{origin}.mirror.{mirroring}")
+}
+
 /// The subject of a group's commands.
 pub fn command(site: &SiteName, kind: &KindName, group: GroupNumber) -> String {
     format!("fh.{site}.cmd.{kind}.{group}")

@@ -126,6 +126,8 @@ pub enum ConnectError {
 pub struct Connection {
     pub(crate) client: async_nats::Client,
     pub(crate) jetstream: jetstream::Context,
+    /// What the subjects of that JetStream's API begin with.
+    pub(crate) api_prefix: String,
     options: ConnectOptions,
     name: String,
 }
@@ -135,7 +137,8 @@ impl Connection {
     pub async fn open(options: &ConnectOptions, name: &str) -> Result<Self, ConnectError> {
         let client = connect(options, options.native(name).await?).await?;
         check_version(&options.url, &client.server_info())?;
-        Ok(Self { jetstream: context(&client), client, options: options.clone(), name: name.to_owned() })
+        let api_prefix = "$JS.API".to_owned();
+        Ok(Self { jetstream: context(&client), api_prefix, client, options: options.clone(), name: name.to_owned() })
     }
 
     /// Checks that JetStream answers.
@@ -184,7 +187,7 @@ impl Connection {
     pub fn in_domain(&self, site: &SiteName) -> Self {
         let jetstream =
             jetstream::ContextBuilder::new().domain(site.as_str()).timeout(API_TIMEOUT).build(self.client.clone());
-        Self { jetstream, ..self.clone() }
+        Self { jetstream, api_prefix: format!("$JS.{site}.API"), ..self.clone() }
     }
 
     /// Asks a private subject of an instance whether it is alive.

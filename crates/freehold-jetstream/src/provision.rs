@@ -7,8 +7,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use async_nats::jetstream::consumer::{AckPolicy, PushConsumer, push};
 use async_nats::jetstream::context::GetStreamErrorKind;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{
+    Config, ConsumerErrorKind, DiscardPolicy, RetentionPolicy, StorageType, StreamConsumerSource,
+};
 use async_nats::jetstream::{self, ErrorCode};
 
 use freehold_core::subject;
@@ -24,6 +27,9 @@ const KIND_KEY_PREFIX: &str = "freehold-kind-";
 
 /// The server's own default is 1,000, too few for a consumer a group of several kinds.
 const MAX_CONSUMERS: i32 = 20_000;
+
+/// Messages on their way to a mirror whose consumer was made for it.
+const MAX_MIRROR_PENDING: i64 = 10_000;
 
 /// What to provision at a site.
 #[derive(Debug, Clone)]
@@ -42,6 +48,9 @@ pub struct ProvisionOptions {
     pub max_command_log_bytes: i64,
     /// How long the server remembers the message ids of commands.
     pub duplicate_window: Duration,
+    /// New mirrors read consumers that are made for them at the origin, and make none themselves: then no site needs the right to make
+    /// a consumer at another. Mirrors that are there already, and read such a consumer, do so whatever this says.
+    pub mirror_consumers: bool,
 }
 
 impl ProvisionOptions {
@@ -55,6 +64,7 @@ impl ProvisionOptions {
             replicas: 1,
             max_command_log_bytes: 1 << 30,
             duplicate_window: Duration::from_secs(120),
+            mirror_consumers: false,
         }
     }
 }
@@ -90,6 +100,14 @@ pub enum ProvisionError {
     /// A restore was begun and not ended.
     #[error("the restore of the log of {0} was interrupted: run `freehold restore` again")]
     RestoreInterrupted(SiteName),
+    /// A mirror makes its own consumer, although one is made for it. A mirror stays as it was made.
+    #[error("mirror {stream} at {site} makes its own consumer: delete the stream there, and provision again")]
+    MirrorMakesConsumer {
+        /// The mirror.
+        stream: String,
+        /// The site.
+        site: SiteName,
+    },
     /// A stream of that name is not Freehold's.
     #[error("stream {0} exists and was not made by Freehold")]
     ForeignStream(String),
@@ -114,6 +132,13 @@ pub enum PlanStep {
         /// What differs.
         differences: Vec<String>,
     },
+    /// A consumer is missing that another site's mirror reads.
+    CreateMirrorConsumer {
+        /// The stream that it reads.
+        stream: String,
+        /// What it is.
+        config: Box<push::Config>,
+    },
     /// The bucket of member lists is missing.
     CreateBucket {
         /// Its name.
@@ -132,6 +157,10 @@ impl std::fmt::Display for PlanStep {
             },
             Self::UpdateStream { config, differences } => {
                 write!(formatter, "update stream {}: {}", config.name, differences.join(", "))
+            }
+            Self::CreateMirrorConsumer { stream, config } => {
+                let name = config.durable_name.as_deref().unwrap_or_default();
+                write!(formatter, "create consumer {name} of {stream}")
             }
             Self::CreateBucket { name, .. } => write!(formatter, "create key-value bucket {name}"),
         }
@@ -164,6 +193,13 @@ pub async fn plan(connection: &Connection, options: &ProvisionOptions) -> Result
             Some(found) => compare(options, &found, wanted)?,
         });
     }
+    let records = subject::records_stream(&options.site);
+    for other in options.sites.iter().filter(|other| options.mirror_consumers && **other != options.site) {
+        let config = mirror_consumer(&options.site, other);
+        if find_consumer(&connection.jetstream, &records, &subject::mirror_consumer(other)).await?.is_none() {
+            steps.push(PlanStep::CreateMirrorConsumer { stream: records.clone(), config: Box::new(config) });
+        }
+    }
     let bucket = subject::members_bucket(&options.site);
     if find_stream(&connection.jetstream, &format!("KV_{bucket}")).await?.is_none() {
         steps.push(PlanStep::CreateBucket { name: bucket, replicas: options.replicas });
@@ -180,6 +216,10 @@ impl Plan {
                 PlanStep::UpdateStream { config, .. } => {
                     let updated = connection.jetstream.update_stream(config.as_ref().clone()).await;
                     updated.map_err(|error| ApiError::new(format!("updating stream {}", config.name), error))?;
+                }
+                PlanStep::CreateMirrorConsumer { stream, config } => {
+                    let created = connection.jetstream.create_consumer_on_stream(config.as_ref().clone(), stream).await;
+                    created.map_err(|error| ApiError::new(format!("creating a consumer of {stream}"), error))?;
                 }
                 PlanStep::CreateBucket { name, replicas } => {
                     let config = jetstream::kv::Config {
@@ -221,6 +261,39 @@ async fn find_stream(jetstream: &jetstream::Context, name: &str) -> Result<Optio
     }
 }
 
+async fn find_consumer(
+    jetstream: &jetstream::Context,
+    stream: &str,
+    name: &str,
+) -> Result<Option<PushConsumer>, ApiError> {
+    match jetstream.get_consumer_from_stream(name, stream).await {
+        Ok(consumer) => Ok(Some(consumer)),
+        Err(error) => match error.kind() {
+            // The plan may be made before the stream is.
+            ConsumerErrorKind::JetStream(answer)
+                if [ErrorCode::CONSUMER_NOT_FOUND, ErrorCode::STREAM_NOT_FOUND].contains(&answer.error_code()) =>
+            {
+                Ok(None)
+            }
+            _ => Err(ApiError::new(format!("asking for consumer {name} of {stream}"), error)),
+        },
+    }
+}
+
+/// The consumer that is made at a site for another one's mirror of its records log. What was stored there is acknowledged by the words
+/// of flow control; heartbeats come each second, as the server wants it for this.
+fn mirror_consumer(origin: &SiteName, mirroring: &SiteName) -> push::Config {
+    push::Config {
+        durable_name: Some(subject::mirror_consumer(mirroring)),
+        deliver_subject: subject::mirror_delivery(origin, mirroring),
+        ack_policy: AckPolicy::FlowControl,
+        flow_control: true,
+        idle_heartbeat: Duration::from_secs(1),
+        max_ack_pending: MAX_MIRROR_PENDING,
+        ..push::Config::default()
+    }
+}
+
 async fn create_stream(jetstream: &jetstream::Context, config: &Config) -> Result<(), ApiError> {
     match jetstream.create_stream(config.clone()).await {
         Ok(_) => Ok(()),
@@ -250,6 +323,7 @@ fn wanted_streams(options: &ProvisionOptions) -> Vec<Config> {
         subjects: ["rec", "res", "ctl"].iter().map(|family| format!("fh.{site}.{family}.>")).collect(),
         max_messages_per_subject: history,
         allow_message_ttl: true,
+        allow_direct: true,
         allow_atomic_publish: true,
         metadata: records_metadata(options),
         ..base.clone()
@@ -271,7 +345,8 @@ fn wanted_streams(options: &ProvisionOptions) -> Vec<Config> {
         name: subject::records_stream(other),
         max_messages_per_subject: history,
         allow_message_ttl: true,
-        mirror: Some(mirror_of(other)),
+        allow_direct: true,
+        mirror: Some(mirror_of(other, options.mirror_consumers.then(|| consumer_for(site, other)))),
         ..base.clone()
     });
     let stranded = Config {
@@ -281,6 +356,11 @@ fn wanted_streams(options: &ProvisionOptions) -> Vec<Config> {
         ..base.clone()
     };
     [records, commands, dead_letters, stranded].into_iter().chain(mirrors).collect()
+}
+
+/// How a site's mirror of an origin's log names the consumer that was made for it.
+fn consumer_for(site: &SiteName, origin: &SiteName) -> StreamConsumerSource {
+    StreamConsumerSource::new(subject::mirror_consumer(site), subject::mirror_delivery(origin, site))
 }
 
 fn records_metadata(options: &ProvisionOptions) -> HashMap<String, String> {
@@ -346,6 +426,10 @@ fn compare(options: &ProvisionOptions, found: &Config, wanted: Config) -> Result
     if found.mirror.is_some() != wanted.mirror.is_some() && !is_sealed {
         return Err(ProvisionError::ForeignStream(found.name.clone()));
     }
+    let reads_consumer = |config: &Config| config.mirror.as_ref().is_some_and(|mirror| mirror.consumer.is_some());
+    if reads_consumer(&wanted) && found.mirror.is_some() && !reads_consumer(found) {
+        return Err(ProvisionError::MirrorMakesConsumer { stream: found.name.clone(), site: site.clone() });
+    }
     let has_history = wanted.max_messages_per_subject > 0;
     if has_history && found.max_messages_per_subject != wanted.max_messages_per_subject {
         return Err(ProvisionError::RetentionDiffers {
@@ -354,6 +438,10 @@ fn compare(options: &ProvisionOptions, found: &Config, wanted: Config) -> Result
             found: found.max_messages_per_subject.to_string(),
             wanted: wanted.max_messages_per_subject.to_string(),
         });
+    }
+    if wanted.allow_direct && !found.allow_direct {
+        differences.push("direct reads".to_owned());
+        config.allow_direct = true;
     }
     if found.num_replicas != wanted.num_replicas {
         differences.push(format!("replicas {} → {}", found.num_replicas, wanted.num_replicas));

@@ -3,25 +3,22 @@
 use std::time::Duration;
 
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::{Config, External, Source};
-use futures::StreamExt as _;
+use async_nats::jetstream::stream::{Config, External, Source, StreamConsumerSource};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use freehold_core::subject;
 use freehold_core::{
-    Incarnation, Life, LogMessage, LogTime, PublishFailure, Seal, SiteName, StreamSequence, Takeover, TakeoverMessage,
+    Incarnation, Life, LogMessage, PublishFailure, Seal, SiteName, StreamSequence, Takeover, TakeoverMessage,
 };
 
-use crate::command_log::milliseconds;
 use crate::connection::Connection;
+use crate::direct_read::{StoredMessage, read_range};
 use crate::error::ApiError;
 use crate::provision::INCARNATION_KEY;
-use crate::records_log::{
-    EXPECTED_SEQUENCE, EXPECTED_SUBJECT, acknowledged, newest_message, open_consumer, read_message,
-};
+use crate::records_log::{EXPECTED_SEQUENCE, EXPECTED_SUBJECT, acknowledged, newest_message};
 
-/// Where a sealed mirror says so.
+/// Where a sealed mirror keeps what it was a mirror of: a [`Source`].
 pub(crate) const SEALED_KEY: &str = "freehold-sealed";
 /// Where a mirror that was made anew says which life of the origin's log it is of.
 const LIFE_KEY: &str = "freehold-life";
@@ -30,7 +27,7 @@ pub(crate) const RESTORING_KEY: &str = "freehold-restoring";
 /// How often a log that is being made anew is looked at.
 const RESTORE_PAUSE: Duration = Duration::from_millis(100);
 /// Messages at the end of a log that are looked at.
-const TAIL_MESSAGES: u64 = 100;
+const TAIL_MESSAGES: usize = 100;
 
 /// The records logs that a site has: its own, and the mirrors of others. Whose site that is, the connection says.
 #[derive(Debug, Clone)]
@@ -92,12 +89,9 @@ impl SitesLog {
     /// All takeovers that a site has logged, as far as the log of it that is here has them.
     pub async fn takeovers(&self, taker: &SiteName) -> Result<Vec<TakeoverMessage>, ApiError> {
         let stream = subject::records_stream(taker);
-        let filters = vec![subject::takeovers_filter(taker)];
-        let consumer = open_consumer(&self.connection, &stream, filters, StreamSequence(0)).await?;
-        let pending = usize::try_from(consumer.cached_info().num_pending).unwrap_or(usize::MAX);
-        let messages = consumer.messages().await.map_err(|error| ApiError::new("reading takeovers", error))?;
-        let read: Vec<_> = messages.take(pending).collect().await;
-        Ok(read.into_iter().flatten().filter_map(|message| read_takeover(&message)).collect())
+        let filter = subject::takeovers_filter(taker);
+        let read = read_range(&self.connection, &stream, &filter, StreamSequence(0), usize::MAX).await?;
+        Ok(read.iter().filter_map(read_takeover).collect())
     }
 
     /// The newest life of a site's log that its stream here tells of; nothing where it is the first.
@@ -123,11 +117,14 @@ impl SitesLog {
     /// Freezes this site's mirror of a log: it takes no more. Doing it twice is doing it once.
     pub async fn freeze(&self, origin: &SiteName) -> Result<StreamSequence, ApiError> {
         let (mut config, _) = self.stream(origin).await?;
-        if config.mirror.take().is_some() {
+        if let Some(mirrored) = config.mirror.take() {
+            let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
+                ApiError::new(format!("sealing the mirror of {origin}"), error)
+            };
+            let mirrored = serde_json::to_string(&mirrored).map_err(|error| failed(error.into()))?;
             config.subjects = vec![subject::sealed_mirror(&self.site, origin)];
-            config.metadata.insert(SEALED_KEY.to_owned(), "true".to_owned());
-            let updated = self.connection.jetstream.update_stream(config).await;
-            updated.map_err(|error| ApiError::new(format!("sealing the mirror of {origin}"), error))?;
+            config.metadata.insert(SEALED_KEY.to_owned(), mirrored);
+            self.connection.jetstream.update_stream(config).await.map_err(|error| failed(error.into()))?;
         }
         Ok(self.stream(origin).await?.1)
     }
@@ -135,14 +132,16 @@ impl SitesLog {
     /// Mirrors an origin again, in the life that its log is in now.
     pub async fn mirror_again(&self, origin: &SiteName, life: &Incarnation) -> Result<(), ApiError> {
         let (mut config, _) = self.stream(origin).await?;
-        if config.metadata.remove(SEALED_KEY).is_none() {
-            return Ok(());
-        }
+        let Some(mirrored) = config.metadata.remove(SEALED_KEY) else { return Ok(()) };
         let failed =
             |error: Box<dyn std::error::Error + Send + Sync>| ApiError::new(format!("mirroring {origin} again"), error);
+        let mirrored: Source = serde_json::from_str(&mirrored).map_err(|error| failed(error.into()))?;
         config.subjects = Vec::new();
         config.metadata.insert(LIFE_KEY.to_owned(), life.to_string());
-        config.mirror = Some(mirror_of(origin));
+        if let Some(consumer) = &mirrored.consumer {
+            reset(&self.connection.in_domain(origin), &mirrored.name, &consumer.name).await?;
+        }
+        config.mirror = Some(mirrored);
         let name = config.name.clone();
         let jetstream = &self.connection.jetstream;
         jetstream.delete_stream(&name).await.map_err(|error| failed(error.into()))?;
@@ -218,13 +217,11 @@ impl SitesLog {
     /// The last messages of an origin's log here up to a sequence, a few of them.
     pub async fn tail(&self, origin: &SiteName, last: StreamSequence) -> Result<Vec<LogMessage>, ApiError> {
         let stream = subject::records_stream(origin);
-        let behind = StreamSequence(last.0.saturating_sub(TAIL_MESSAGES));
-        let consumer = open_consumer(&self.connection, &stream, vec![format!("fh.{origin}.>")], behind).await?;
-        let pending = usize::try_from(consumer.cached_info().num_pending).unwrap_or(usize::MAX);
-        let messages = consumer.messages().await.map_err(|error| ApiError::new("reading the end of a log", error))?;
-        let read: Vec<_> = messages.take(pending).collect().await;
-        let message = |message| read_message(&message).ok().and_then(|(_, message)| message);
-        Ok(read.into_iter().flatten().filter_map(message).filter(|message| message.sequence <= last).collect())
+        let behind = StreamSequence(last.0.saturating_sub(TAIL_MESSAGES as u64));
+        let filter = format!("fh.{origin}.>");
+        let read = read_range(&self.connection, &stream, &filter, behind, TAIL_MESSAGES).await?;
+        let messages = read.iter().filter_map(StoredMessage::to_log_message);
+        Ok(messages.filter(|message| message.sequence <= last).collect())
     }
 
     async fn stream(&self, origin: &SiteName) -> Result<(Config, StreamSequence), ApiError> {
@@ -267,9 +264,27 @@ impl SitesLog {
     }
 }
 
-/// Where a mirror of an origin's log reads.
-pub(crate) fn mirror_of(origin: &SiteName) -> Source {
-    log_at(origin, origin)
+/// Lets a consumer that was made for a mirror deliver everything again: the mirror that reads it is made anew.
+async fn reset(connection: &Connection, stream: &str, consumer: &str) -> Result<(), ApiError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        error: Option<serde_json::Value>,
+    }
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
+        ApiError::new(format!("resetting consumer {consumer} of {stream}"), error)
+    };
+    let ask = format!("CONSUMER.RESET.{stream}.{consumer}");
+    let answer: Answer = connection
+        .jetstream
+        .request(ask, &serde_json::json!({ "seq": 1 }))
+        .await
+        .map_err(|error| failed(error.into()))?;
+    answer.error.map_or(Ok(()), |error| Err(failed(error.to_string().into())))
+}
+
+/// Where a site mirrors an origin's log from.
+pub(crate) fn mirror_of(origin: &SiteName, consumer: Option<StreamConsumerSource>) -> Source {
+    Source { consumer, ..log_at(origin, origin) }
 }
 
 /// An origin's log as a site has it.
@@ -282,9 +297,7 @@ fn log_at(site: &SiteName, origin: &SiteName) -> Source {
 }
 
 /// The takeover that a message tells of, where it is one.
-pub(crate) fn read_takeover(message: &async_nats::jetstream::Message) -> Option<TakeoverMessage> {
-    let info = message.info().ok()?;
+pub(crate) fn read_takeover(message: &StoredMessage) -> Option<TakeoverMessage> {
     let takeover = serde_json::from_slice(&message.payload).ok()?;
-    let time = LogTime(milliseconds(info.published));
-    Some(TakeoverMessage { sequence: StreamSequence(info.stream_sequence), time, takeover })
+    Some(TakeoverMessage { sequence: message.sequence, time: message.time, takeover })
 }

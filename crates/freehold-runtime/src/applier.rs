@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use freehold_core::{KindName, SiteName, StreamSequence};
-use freehold_jetstream::{Connection, ReadMessages, RecordsReader, RecordsReaderError, SitesLog};
+use freehold_jetstream::{Connection, ReadFrom, ReadMessages, RecordsReader, RecordsReaderError, SitesLog};
 
 use crate::copy::Copy;
 use crate::group_worker::describe;
@@ -174,12 +174,12 @@ impl Applier {
         let committed = self.copy.reader.snapshot().and_then(|snapshot| snapshot.origin(&self.origin)).ok();
         let applied =
             committed.map(|state| (state.applied, state.time)).filter(|(applied, time)| applied.0 > 0 && time.0 > 0);
-        let connection = match source {
-            Source::Site => self.connection.clone(),
-            Source::Origin => self.connection.in_domain(&self.origin),
-            Source::Member(member) => self.connection.in_domain(member),
+        let (connection, from) = match source {
+            Source::Site => (self.connection.clone(), ReadFrom::Here),
+            Source::Origin => (self.connection.in_domain(&self.origin), ReadFrom::Elsewhere),
+            Source::Member(member) => (self.connection.in_domain(member), ReadFrom::Elsewhere),
         };
-        RecordsReader::open(&connection, &self.origin, &self.kinds, behind, applied).await
+        RecordsReader::open(&connection, from, &self.origin, &self.kinds, behind, applied).await
     }
 
     async fn read(

@@ -11,7 +11,9 @@ use freehold_core::{
     Ballot, CommandId, CopyRead, Hash, Incarnation, KindName, Life, LogMessage, LoggedCommand, PublishFailure,
     RecordId, RecordsBody, SiteName, Stranded, StreamSequence, Takeover, read_body,
 };
-use freehold_jetstream::{ApiError, CommandLog, Connection, RecordsReader, RecordsReaderError, SitesLog, StrandedLog};
+use freehold_jetstream::{
+    ApiError, CommandLog, Connection, ReadFrom, RecordsReader, RecordsReaderError, SitesLog, StrandedLog,
+};
 
 use tokio::time::timeout;
 
@@ -110,7 +112,8 @@ impl Homecoming<'_> {
     /// Updates and outcomes beyond the cut, of the life that was cut. Tells how many.
     async fn set_updates_aside(&self) -> Result<usize, HomecomingError> {
         let behind = self.takeover.cut;
-        let mut reader = RecordsReader::open(self.connection, self.site, self.kinds, behind, None).await?;
+        let mut reader =
+            RecordsReader::open(self.connection, ReadFrom::Here, self.site, self.kinds, behind, None).await?;
         let last = reader.last_at_open();
         let stranded = StrandedLog::new(self.connection.clone(), self.site.clone());
         let kept = self.kept(&stranded).await?;

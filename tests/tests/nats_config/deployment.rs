@@ -38,6 +38,8 @@ pub(crate) struct Setup {
 
 /// The servers of a folder.
 pub(crate) struct Deployment {
+    binary: NatsServerBinary,
+    environment: Vec<(String, String)>,
     servers: Vec<(String, Process)>,
     ports: Ports,
     directory: TempDir,
@@ -76,18 +78,31 @@ impl Deployment {
             std::fs::write(path, content)?;
         }
         let binary = NatsServerBinary::locate(&mut |_| {}).await?;
-        let mut servers = Vec::new();
+        let mut deployment = Self { binary, environment: setup.environment, servers: Vec::new(), ports, directory };
         for file in files {
-            let log = directory.path().join(format!("{file}.log"));
-            // In the folder, since the directories in the files are relative.
-            let options = ProcessOptions::new(file, binary.path(), log).args(["--config", file]);
-            let options = setup.environment.iter().fold(options, |options, (name, value)| options.env(name, value));
-            servers.push((file.to_owned(), Process::start(options.current_dir(directory.path()))?));
+            deployment.start_server(file)?;
         }
-        for (_, server) in &servers {
+        for (_, server) in &deployment.servers {
             server.wait_for_line("Server is ready", SOON).await?;
         }
-        Ok(Self { servers, ports, directory })
+        Ok(deployment)
+    }
+
+    /// Starts one more server, which is none of the folder's.
+    pub(crate) async fn add_server(&mut self, file: &str, text: &str) -> Result<()> {
+        std::fs::write(self.directory.path().join(file), self.ports.rewrite(text)?)?;
+        self.start_server(file)?;
+        self.server(file)?.wait_for_line("Server is ready", SOON).await?;
+        Ok(())
+    }
+
+    fn start_server(&mut self, file: &str) -> Result<()> {
+        let log = self.directory.path().join(format!("{file}.log"));
+        // In the folder, since the directories in the files are relative.
+        let options = ProcessOptions::new(file, self.binary.path(), log).args(["--config", file]);
+        let options = self.environment.iter().fold(options, |options, (name, value)| options.env(name, value));
+        self.servers.push((file.to_owned(), Process::start(options.current_dir(self.directory.path()))?));
+        Ok(())
     }
 
     /// The server of a file.

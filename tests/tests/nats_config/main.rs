@@ -8,6 +8,8 @@ mod deployment;
 mod one_site;
 mod peer;
 mod ports;
+mod refusals;
 mod roles;
 mod secure;
+mod secure_two_sites;
 mod three_sites;

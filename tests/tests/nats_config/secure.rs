@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use freehold::{Client, ServiceConfig};
 use freehold_jetstream::{Connection, ProvisionOptions, plan};
 use freehold_sandbox::wait_until;
@@ -13,22 +13,11 @@ use serde_json::json;
 
 use crate::deployment::{Deployment, SERVICE, SOON, SiteAt, contains};
 use crate::peer;
+use crate::refusals::{CHANGES, api, ensure_all_refused, violations};
 use crate::roles::{Role, Secrets, connect_options};
 
 const EWR: SiteAt = SiteAt { name: "ewr", ports: &[4222] };
 const LOGS: [&str; 4] = ["FH_COMMANDS_ewr", "FH_RECORDS_ewr", "FH_DEADLETTER_ewr", "KV_FH_MEMBERS_ewr"];
-/// What JetStream is asked for to change what is stored, each for one stream.
-const CHANGES: [&str; 8] = [
-    "STREAM.CREATE",
-    "STREAM.UPDATE",
-    "STREAM.DELETE",
-    "STREAM.PURGE",
-    "STREAM.MSG.DELETE",
-    "STREAM.SNAPSHOT",
-    "STREAM.RESTORE",
-    "CONSUMER.DELETE",
-];
-
 /// Members that the service's answers have, and its claims and positions have not.
 const ANSWERS: [&str; 4] = ["\"record\"", "\"versions\"", "\"code\"", "\"type\""];
 
@@ -43,10 +32,11 @@ struct Given {
 
 impl Given {
     async fn new(left_out: Option<fn(&str) -> bool>) -> Result<Self> {
-        let secrets = Secrets::new()?;
+        let secrets = Secrets::new(&[None])?;
         let mut deployment = Deployment::start_with("secure", secrets.setup(left_out)?).await?;
         let url = deployment.urls(EWR)?.replace("nats://", "tls://");
-        let operator = Connection::open(&connect_options(&deployment, Role::Operator, &url), "operator").await?;
+        let operator =
+            Connection::open(&connect_options(&deployment.directory(), Role::Operator, &url), "operator").await?;
         let kind = counter::definition();
         let options = ProvisionOptions::new(EWR.name.parse()?, vec![(kind.name.clone(), kind.shared_settings())]);
         plan(&operator, &options).await?.carry_out(&operator).await?;
@@ -55,18 +45,18 @@ impl Given {
             let directory = deployment.directory().join(format!("service-{name}"));
             std::fs::create_dir(&directory)?;
             let mut config = ServiceConfig::new(EWR.name.parse()?, name.parse()?, &url, directory.join("copy"));
-            config.nats = connect_options(&deployment, Role::Service, &url);
+            config.nats = connect_options(&deployment.directory(), Role::Service, &url);
             config.provision = false;
             // So that the purge of decided commands is seen.
             config.audit_window_ms = 1_000;
             services.push(InstanceProcess::start(SERVICE, &config, &directory).await?);
         }
-        let caller = Client::connect(&connect_options(&deployment, Role::Caller, &url), "caller").await?;
+        let caller = Client::connect(&connect_options(&deployment.directory(), Role::Caller, &url), "caller").await?;
         Ok(Self { deployment, secrets, url, services, caller })
     }
 
     async fn plain(&self, role: Role) -> Result<async_nats::Client> {
-        self.secrets.plain(&self.deployment, role, &self.url).await
+        self.secrets.plain(&self.deployment.directory(), role, &self.url).await
     }
 
     async fn add(&self, number: u64) -> Result<()> {
@@ -76,28 +66,12 @@ impl Given {
 
     /// What the server has refused so far.
     fn violations(&self) -> Result<Vec<String>> {
-        let log = std::fs::read_to_string(self.deployment.server("ewr.conf")?.log_path())?;
-        Ok(log.lines().filter(|line| line.contains("Violation")).map(str::to_owned).collect())
+        violations(self.deployment.server("ewr.conf")?.log_path())
     }
 
-    /// Publishes on subjects, and waits until the server says of each one that it was refused.
     async fn all_refused(&self, role: Role, subjects: &[String]) -> Result<()> {
-        let client = self.plain(role).await?;
-        for subject in subjects {
-            client.publish_with_reply(subject.clone(), client.new_inbox(), "{}".into()).await?;
-        }
-        client.flush().await?;
-        let missing = || {
-            let violations = self.violations().unwrap_or_default();
-            let refused = |subject: &&String| {
-                let named = format!("Subject \"{subject}\"");
-                violations.iter().any(|line| line.contains("Publish Violation") && line.contains(&named))
-            };
-            subjects.iter().filter(|subject| !refused(subject)).cloned().collect::<Vec<_>>()
-        };
-        let refused = wait_until("everything is refused", SOON, || async { missing().is_empty() }).await;
-        ensure!(refused.is_ok(), "{role:?} may publish on {:?}", missing());
-        Ok(())
+        let log = self.deployment.server("ewr.conf")?.log_path();
+        ensure_all_refused(&self.plain(role).await?, log, subjects).await.with_context(|| format!("{role:?}"))
     }
 
     /// The logs are all there, with nothing in them that is not the service's.
@@ -112,15 +86,6 @@ impl Given {
         ensure!(counter.changes == records && counter.breaches.is_empty(), "{counter:?}");
         Ok(())
     }
-}
-
-fn api(streams: &[&str], verbs: &[&str]) -> Vec<String> {
-    let subject = |verb: &&str, stream: &str| format!("$JS.API.{verb}.{stream}{}", consumer(verb));
-    streams.iter().flat_map(|stream| verbs.iter().map(move |verb| subject(verb, stream))).collect()
-}
-
-fn consumer(verb: &str) -> &'static str {
-    if verb.starts_with("CONSUMER") { ".any" } else { "" }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,7 +190,7 @@ async fn no_role_gets_further_than_its_work() -> Result<()> {
     let nobody =
         async_nats::ConnectOptions::new().add_root_certificates(given.deployment.directory().join("tls/ca.pem"));
     ensure!(nobody.connect(&given.url).await.is_err(), "nobody is let in");
-    let mut unsure = connect_options(&given.deployment, Role::Caller, &given.url);
+    let mut unsure = connect_options(&given.deployment.directory(), Role::Caller, &given.url);
     unsure.tls_ca_file = None;
     let unsure = Client::connect(&unsure, "without an authority").await;
     ensure!(unsure.is_err(), "a server is trusted that nobody has certified");

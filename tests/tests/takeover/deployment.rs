@@ -1,11 +1,11 @@
 //! What operators and clients ask of three sites.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use freehold::runtime::{LossAnswer, LossRequest};
 use freehold::{Client, SendOptions};
-use freehold_core::{CommandId, ErrorCode, Stranded, subject};
+use freehold_core::Stranded;
 use freehold_jetstream::StrandedLog;
 use freehold_sandbox::wait_until;
 use freehold_tests::takeover::ask;
@@ -57,28 +57,6 @@ pub(crate) async fn changes(client: &Client, id: &str) -> Result<u64> {
     let answer = client.request(&workload::kind(), "get", body.into(), &options).await?;
     let view: Value = serde_json::from_slice(&answer.result.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?)?;
     view["record"]["changes"].as_u64().context("no counter")
-}
-
-/// Gives records back: the right to create them, and each that exists.
-pub(crate) async fn give_back(client: &Client, from: &str, to: &str, ids: &[String]) -> Result<()> {
-    let rights = json!({ "prefix": to, "to": to });
-    let records = ids.iter().map(|id| ("rehome", json!({ "id": id, "to": to })));
-    for (what, body) in std::iter::once(("rehome-right", rights)).chain(records) {
-        let subject = subject::operator(&from.parse()?, &workload::kind(), what);
-        let command_id = Some(CommandId::from_caller(&ulid::Ulid::generate().to_string())?);
-        let options = SendOptions { command_id, ..SendOptions::default() };
-        let deadline = Instant::now() + SOON;
-        loop {
-            match client.request_to(subject.clone(), body.to_string().into(), &options).await?.result {
-                Ok(_) => break,
-                Err(refusal) if refusal.code == ErrorCode::OutcomeUnknown && Instant::now() < deadline => {
-                    println!("{body}: {refusal:?}");
-                }
-                Err(refusal) => anyhow::bail!("{body}: {refusal:?}"),
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Waits until every member mirrors a site again that was taken over.

@@ -10,13 +10,13 @@ use anyhow::{Context as _, Result, ensure};
 use freehold::{Client, SendOptions};
 use freehold_core::Stranded;
 use freehold_sandbox::wait_until;
-use freehold_tests::takeover::take_over;
+use freehold_tests::takeover::{give_back, take_over};
 use freehold_tests::three_sites::SITES;
 use freehold_tests::workload;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::deployment::{SOON, all_equal, give_back, start, stranded, wait_back};
+use crate::deployment::{SOON, all_equal, start, stranded, wait_back};
 
 const CLIENTS: usize = 16;
 /// How long the link is cut.

@@ -15,11 +15,11 @@ use anyhow::{Result, ensure};
 use freehold::SendOptions;
 use freehold_core::{CommandId, ErrorCode, Stranded};
 use freehold_sandbox::wait_until;
-use freehold_tests::takeover::take_over;
+use freehold_tests::takeover::{give_back, take_over};
 use freehold_tests::workload::{self, Workload};
 use serde_json::json;
 
-use deployment::{SOON, add, all_equal, changes, give_back, owner, start, stranded, wait_back};
+use deployment::{SOON, add, all_equal, changes, owner, start, stranded, wait_back};
 
 /// What the taker owns can be changed within this.
 const WRITABLE: Duration = Duration::from_secs(2);

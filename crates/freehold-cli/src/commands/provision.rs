@@ -87,6 +87,7 @@ pub(crate) struct SharedOptions {
     pub(crate) replicas: Option<usize>,
     pub(crate) max_command_log_bytes: Option<i64>,
     pub(crate) duplicate_window_ms: Option<u64>,
+    pub(crate) mirror_consumers: bool,
 }
 
 impl SharedOptions {
@@ -97,6 +98,7 @@ impl SharedOptions {
         options.retention = self.retention;
         options.replicas = self.replicas.unwrap_or(options.replicas);
         options.max_command_log_bytes = self.max_command_log_bytes.unwrap_or(options.max_command_log_bytes);
+        options.mirror_consumers = self.mirror_consumers;
         options.duplicate_window = self.duplicate_window_ms.map_or(options.duplicate_window, Duration::from_millis);
         options
     }
@@ -144,6 +146,7 @@ fn options(settings: &Settings, arguments: ProvisionArguments) -> anyhow::Result
         replicas,
         max_command_log_bytes: arguments.max_command_log_bytes.or(settings.max_command_log_bytes),
         duplicate_window_ms: arguments.duplicate_window_ms.or(settings.duplicate_window_ms),
+        mirror_consumers: arguments.mirror_consumers || settings.mirror_consumers,
         sites,
     };
     let targets = site.map_or_else(|| shared.sites.clone(), |site| vec![site]);

@@ -169,6 +169,7 @@ async fn provision(
         replicas: None,
         max_command_log_bytes: settings.max_command_log_bytes,
         duplicate_window_ms: settings.duplicate_window_ms,
+        mirror_consumers: settings.mirror_consumers,
     };
     // Every site is reached from the first one, over the links.
     let Some(first) = sandbox.sites().first() else { return Ok(()) };

@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 use tokio::time::timeout;
 
 use freehold_core::{KindName, SiteName, StreamSequence, Takeovers};
-use freehold_jetstream::{Connection, RecordsReader};
+use freehold_jetstream::{Connection, ReadFrom, RecordsReader};
 
 use super::log_copy::LogCopy;
 
@@ -49,7 +49,8 @@ impl LogReader {
     pub(super) async fn read_on(&mut self, progress: &ProgressBar) -> anyhow::Result<()> {
         let Self { connection, origin, kind, end, copy } = self;
         let what = || format!("reading the records stream of {origin}");
-        let opened = RecordsReader::open(connection, origin, std::slice::from_ref(kind), *end, None).await;
+        let opened =
+            RecordsReader::open(connection, ReadFrom::Elsewhere, origin, std::slice::from_ref(kind), *end, None).await;
         let mut reader = opened.with_context(what)?;
         let last = reader.last_at_open();
         progress.set_length(last.0);

@@ -1,0 +1,317 @@
+//! Reading a records log, or a mirror of it, in order.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{Consumer, push};
+use async_nats::jetstream::stream::RawMessageErrorKind;
+use futures::StreamExt as _;
+use futures::future::try_join_all;
+use futures::stream::ReadyChunks;
+
+use freehold_core::subject::{self, ConfirmationSubject, SiteControl};
+use freehold_core::{Confirmation, KindName, LogMessage, LogTime, SiteName, StreamSequence, TakeoverMessage};
+
+use crate::command_log::milliseconds;
+use crate::connection::Connection;
+use crate::direct_read::{DirectReader, StoredMessage};
+use crate::error::ApiError;
+use crate::records_log::{log_state, newest_message, open_consumer};
+use crate::sites_log::read_takeover;
+use crate::stall::StallWatch;
+
+/// Messages that a reader hands over at once.
+const MAX_READ_AT_ONCE: usize = 2048;
+/// How long a reader may deliver nothing before it is asked whether something waits.
+const READER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where the log is that a reader reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// At this site.
+    Here,
+    /// At another site, where nothing may be made.
+    Elsewhere,
+}
+
+/// Reads a records log, or a mirror of it, in order.
+pub struct RecordsReader {
+    connection: Connection,
+    stream: String,
+    kinds: Vec<KindName>,
+    filters: Vec<String>,
+    feed: Feed,
+    /// The last message that was delivered, or where reading began.
+    delivered: StreamSequence,
+    /// The last message of the log when the reader was opened.
+    last: StreamSequence,
+    /// The last of its messages then, or since, that concerns the kinds.
+    last_wanted: StreamSequence,
+    passed: StreamSequence,
+}
+
+/// What a reader hands over at once.
+#[derive(Debug, Default)]
+pub struct ReadMessages {
+    /// What the copy applies, in the order of the log.
+    pub messages: Vec<LogMessage>,
+    /// What the origin says of the logs of others, in the order of the log.
+    pub confirmations: Vec<(ConfirmationSubject, Confirmation)>,
+    /// Takeovers that the origin has logged, in the order of the log.
+    pub takeovers: Vec<TakeoverMessage>,
+    /// Sites whose logs the origin has sealed.
+    pub seals: Vec<SiteName>,
+    /// The last place before the last of these messages that the log has nothing at: it has dropped what was there, or it does not
+    /// concern the kinds. 0 where there is none behind what was read before.
+    pub dropped_until: StreamSequence,
+}
+
+/// Why a reader is of no use any more.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordsReaderError {
+    /// The log ends before what was applied of it.
+    #[error("the log ends at {last}, but {applied} was applied: it has lost its tail")]
+    LostTail {
+        /// The log's last message.
+        last: StreamSequence,
+        /// The last message that was applied.
+        applied: StreamSequence,
+    },
+    /// The log has another message where the last applied one was.
+    #[error("message {applied} of the log is not the one that was applied: the log was rewound or made anew")]
+    Rewound {
+        /// The last message that was applied.
+        applied: StreamSequence,
+    },
+    /// A delivery is missing or came twice.
+    #[error("delivery {got} came behind {last}")]
+    Gap {
+        /// The last delivery.
+        last: u64,
+        /// The one that came next.
+        got: u64,
+    },
+    /// The consumer or its connection is gone.
+    #[error("the reader is gone")]
+    Gone(#[source] Option<ApiError>),
+    /// JetStream did not open it.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+}
+
+impl RecordsReader {
+    /// Opens a reader of an origin's log at this site, behind what was applied: `behind`. The log must still have the last
+    /// applied message, whose sequence and time are `applied`, or have
+    /// dropped it by its limits.
+    pub async fn open(
+        connection: &Connection,
+        from: ReadFrom,
+        origin: &SiteName,
+        kinds: &[KindName],
+        behind: StreamSequence,
+        applied: Option<(StreamSequence, LogTime)>,
+    ) -> Result<Self, RecordsReaderError> {
+        let stream = subject::records_stream(origin);
+        let state = log_state(connection, &stream).await?;
+        if state.last < behind {
+            return Err(RecordsReaderError::LostTail { last: state.last, applied: behind });
+        }
+        if let Some((sequence, time)) = applied
+            && time_of(connection, &stream, sequence).await?.is_some_and(|found| found != time)
+        {
+            return Err(RecordsReaderError::Rewound { applied: sequence });
+        }
+        let of_kinds = kinds.iter().flat_map(|kind| subject::records_filters(origin, kind));
+        let filters: Vec<_> =
+            of_kinds.chain([subject::takeovers_filter(origin), subject::seals_filter(origin)]).collect();
+        let last_wanted = last_of(connection, &stream, &filters).await?;
+        let feed = match from {
+            ReadFrom::Here => {
+                Feed::Consumer(Box::new(ConsumerFeed::open(connection, &stream, &filters, behind).await?))
+            }
+            ReadFrom::Elsewhere => {
+                let subject = format!("fh.{origin}.>");
+                Feed::Direct(DirectReader::open(connection.clone(), stream.clone(), subject, behind))
+            }
+        };
+        let passed = if last_wanted <= behind { state.last } else { behind };
+        Ok(Self {
+            connection: connection.clone(),
+            stream,
+            kinds: kinds.to_vec(),
+            filters,
+            feed,
+            delivered: behind,
+            last: state.last,
+            last_wanted,
+            passed,
+        })
+    }
+
+    /// The log's last message when the reader was opened.
+    pub fn last_at_open(&self) -> StreamSequence {
+        self.last
+    }
+
+    /// Everything up to here was delivered, or does not concern the kinds.
+    pub fn passed(&self) -> StreamSequence {
+        self.passed
+    }
+
+    /// Passes what the log holds up to a sequence that it is known to have, if none of that concerns the kinds: looks whether the last
+    /// message that does was delivered. What the server says to be pending is no proof: it counts what limits drop meanwhile. Tells
+    /// whether it moved.
+    pub async fn pass(&mut self, known: StreamSequence) -> Result<bool, RecordsReaderError> {
+        if known <= self.passed {
+            return Ok(false);
+        }
+        self.last_wanted = last_of(&self.connection, &self.stream, &self.filters).await?;
+        let all_read = self.last_wanted <= self.delivered;
+        if all_read {
+            self.passed = known;
+        }
+        Ok(all_read)
+    }
+
+    /// Waits for messages; returns all that are there, a bounded number, or none where it has only passed something. Messages with a
+    /// subject that is none of a records log are left out.
+    pub async fn next(&mut self) -> Result<ReadMessages, RecordsReaderError> {
+        let messages = tokio::select! {
+            messages = self.feed.next() => messages?,
+            // The last that was to come may have expired meanwhile.
+            () = tokio::time::sleep(READER_PATIENCE), if self.passed < self.last => {
+                self.pass(self.last).await?;
+                return Ok(ReadMessages::default());
+            }
+        };
+        let mut read = ReadMessages { messages: Vec::with_capacity(messages.len()), ..ReadMessages::default() };
+        for message in messages {
+            if message.sequence.0 > self.delivered.0 + 1 {
+                read.dropped_until = StreamSequence(message.sequence.0 - 1);
+            }
+            self.delivered = message.sequence;
+            self.passed = message.sequence;
+            if message.sequence >= self.last_wanted {
+                self.passed = self.passed.max(self.last);
+            }
+            if let Some(log_message) = message.to_log_message() {
+                if self.kinds.contains(&log_message.subject.kind) {
+                    read.messages.push(log_message);
+                }
+                continue;
+            }
+            match subject::site_control(&message.subject) {
+                Some((SiteControl::Takeover, _)) => read.takeovers.extend(read_takeover(&message)),
+                Some((SiteControl::Seal, lost)) => read.seals.push(lost),
+                None => {
+                    let confirmation = read_confirmation(&message);
+                    read.confirmations.extend(confirmation.filter(|(subject, _)| self.kinds.contains(&subject.kind)));
+                }
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// How messages come to a reader.
+enum Feed {
+    /// What comes to the log is delivered at once.
+    Consumer(Box<ConsumerFeed>),
+    /// The log is asked again and again.
+    Direct(DirectReader),
+}
+
+impl Feed {
+    /// The next messages. May be dropped at any time.
+    async fn next(&mut self) -> Result<Vec<StoredMessage>, RecordsReaderError> {
+        match self {
+            Self::Consumer(feed) => feed.next().await,
+            Self::Direct(reader) => {
+                let read = reader.next().await.ok_or(RecordsReaderError::Gone(None))?;
+                read.map_err(|error| RecordsReaderError::Gone(Some(error)))
+            }
+        }
+    }
+}
+
+/// A consumer, and how far it has delivered.
+struct ConsumerFeed {
+    consumer: Consumer<push::Config>,
+    messages: ReadyChunks<push::Messages>,
+    last_delivery: u64,
+    stall: StallWatch,
+}
+
+impl ConsumerFeed {
+    async fn open(
+        connection: &Connection,
+        stream: &str,
+        filters: &[String],
+        behind: StreamSequence,
+    ) -> Result<Self, RecordsReaderError> {
+        let consumer = open_consumer(connection, stream, filters.to_vec(), behind).await?;
+        let messages = consumer.clone().messages().await.map_err(|error| gone(error.into()))?;
+        let messages = messages.ready_chunks(MAX_READ_AT_ONCE);
+        Ok(Self { consumer, messages, last_delivery: 0, stall: StallWatch::new(READER_PATIENCE) })
+    }
+
+    async fn next(&mut self) -> Result<Vec<StoredMessage>, RecordsReaderError> {
+        let chunk = tokio::select! {
+            chunk = self.messages.next() => chunk.ok_or(RecordsReaderError::Gone(None))?,
+            error = self.stall.stalled(&self.consumer, self.last_delivery) => {
+                return Err(RecordsReaderError::Gone(Some(error)));
+            }
+        };
+        self.stall.delivered();
+        let next = |message: Result<_, push::MessagesError>| {
+            let message = message.map_err(|error| gone(error.into()))?;
+            let (delivery, message) = delivered(&message).map_err(gone)?;
+            if delivery != self.last_delivery + 1 {
+                return Err(RecordsReaderError::Gap { last: self.last_delivery, got: delivery });
+            }
+            self.last_delivery = delivery;
+            Ok(message)
+        };
+        chunk.into_iter().map(next).collect()
+    }
+}
+
+/// A delivery's number within its consumer, and what was delivered.
+fn delivered(
+    message: &async_nats::jetstream::Message,
+) -> Result<(u64, StoredMessage), Box<dyn std::error::Error + Send + Sync>> {
+    let info = message.info()?;
+    let stored = StoredMessage {
+        sequence: StreamSequence(info.stream_sequence),
+        time: LogTime(milliseconds(info.published)),
+        subject: message.subject.to_string(),
+        payload: message.payload.clone(),
+    };
+    Ok((info.consumer_sequence, stored))
+}
+
+fn read_confirmation(message: &StoredMessage) -> Option<(ConfirmationSubject, Confirmation)> {
+    Some((ConfirmationSubject::parse(&message.subject)?, serde_json::from_slice(&message.payload).ok()?))
+}
+
+/// The place of the last message of a stream on any of some subjects; 0 where there is none.
+async fn last_of(connection: &Connection, stream: &str, subjects: &[String]) -> Result<StreamSequence, ApiError> {
+    let asked = subjects.iter().map(|subject| newest_message(connection, stream, subject));
+    let newest = try_join_all(asked).await?.into_iter().flatten().map(|message| StreamSequence(message.sequence));
+    Ok(newest.max().unwrap_or_default())
+}
+
+/// When the log took a message; nothing where it has dropped it.
+async fn time_of(connection: &Connection, stream: &str, sequence: StreamSequence) -> Result<Option<LogTime>, ApiError> {
+    let what = || format!("reading message {sequence} of {stream}");
+    let stream = connection.jetstream.get_stream_no_info(stream).await.map_err(|error| ApiError::new(what(), error))?;
+    match stream.get_raw_message(sequence.0).await {
+        Ok(message) => Ok(Some(LogTime(milliseconds(message.time)))),
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(ApiError::new(what(), error)),
+    }
+}
+
+fn gone(error: Box<dyn std::error::Error + Send + Sync>) -> RecordsReaderError {
+    RecordsReaderError::Gone(Some(ApiError::new("reading a records log", error)))
+}
