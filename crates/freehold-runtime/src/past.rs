@@ -105,8 +105,9 @@ impl Past {
         let mut is_ahead = false;
         for takeover in takeovers.iter() {
             let is_new = stored.iter().all(|it| (&it.ballot, &it.lost) != (&takeover.ballot, &takeover.lost));
-            let applied = snapshot.applied(&takeover.lost).map_err(StartError::Store)?;
-            is_ahead |= is_new && applied > takeover.cut;
+            let copied = snapshot.origin(&takeover.lost).map_err(StartError::Store)?;
+            // It may have heard of it before, and have been killed before it was made anew.
+            is_ahead |= copied.is_ahead || is_new && copied.applied > takeover.cut;
         }
         drop(snapshot);
         let store = if is_ahead {

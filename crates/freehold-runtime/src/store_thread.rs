@@ -13,7 +13,7 @@ use freehold_core::{
     Applied, CopyRead, CopyWrite as _, GroupCount, GroupNumber, GroupState, KindName, LogMessage, LogTime, Retention,
     SiteName, StreamSequence, TakeoverEffect, TakeoverMessage, apply, apply_takeover, learn_takeover, may_expire,
 };
-use freehold_store::{Error, MAX_EXPIRED_OUTCOMES, Writer};
+use freehold_store::{Error, MAX_EXPIRED_OUTCOMES, OriginState, Transaction, Writer};
 
 use crate::confirmations::Committed;
 use crate::copy::{RouteSignals, Waiters};
@@ -122,7 +122,8 @@ impl StoreThread {
                         let mut takeovers = takeovers.iter().peekable();
                         for message in messages {
                             while let Some(earlier) = takeovers.next_if(|it| it.sequence < message.sequence) {
-                                told.take(earlier, apply_takeover(tables, origin, earlier)?);
+                                let applied = apply_takeover(tables, origin, earlier)?;
+                                told.take(tables, earlier, applied)?;
                             }
                             let applied = apply(tables, retention, message)?;
                             let (newest, outcomes) = arrived.entry(origin).or_default();
@@ -134,7 +135,8 @@ impl StoreThread {
                             told.messages.push((message.subject.kind.clone(), message.subject.group, applied));
                         }
                         for later in takeovers {
-                            told.take(later, apply_takeover(tables, origin, later)?);
+                            let applied = apply_takeover(tables, origin, later)?;
+                            told.take(tables, later, applied)?;
                         }
                         if let Some(cut) = complete_at.filter(|cut| *cut > StreamSequence(0)) {
                             if tables.applied(origin)? < cut {
@@ -144,7 +146,10 @@ impl StoreThread {
                             told.is_complete = true;
                         }
                     }
-                    StoreJob::Learn(message) => told.take(message, learn_takeover(tables, message)?),
+                    StoreJob::Learn(message) => {
+                        let applied = learn_takeover(tables, message)?;
+                        told.take(tables, message, applied)?;
+                    }
                     StoreJob::OutcomesCompleteFrom { origin, time } => {
                         let mut state = tables.origin(origin)?;
                         state.outcomes_complete_from = *time;
@@ -257,8 +262,14 @@ struct Told {
 }
 
 impl Told {
-    fn take(&mut self, message: &TakeoverMessage, applied: Applied) {
-        let taker = message.takeover.ballot.taker.clone();
-        self.takeovers.extend(applied.takeover.map(|effect| (taker, effect)));
+    /// What a takeover did. That the copy is ahead of it is noted with it: the instance may be killed before it makes it anew.
+    fn take(&mut self, tables: &mut Transaction<'_>, message: &TakeoverMessage, applied: Applied) -> Result<(), Error> {
+        let Some(effect) = applied.takeover else { return Ok(()) };
+        if effect.is_ahead {
+            let state = tables.origin(&effect.lost)?;
+            tables.put_origin(&effect.lost, OriginState { is_ahead: true, ..state });
+        }
+        self.takeovers.push((message.takeover.ballot.taker.clone(), effect));
+        Ok(())
     }
 }

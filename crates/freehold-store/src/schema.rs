@@ -464,6 +464,8 @@ pub struct OriginState {
     pub last_hash: Option<Hash>,
     /// The last place whose message the log may have dropped before it was read; 0 where there is none.
     pub dropped_until: StreamSequence,
+    /// The copy has applied what turned out to lie beyond the cut of a takeover: it is to be made anew.
+    pub is_ahead: bool,
 }
 
 pub(crate) fn origin_key(origin: &SiteName) -> Vec<u8> {
@@ -486,6 +488,9 @@ pub(crate) fn encode_origin(key: &[u8], state: &OriginState) -> Vec<u8> {
         row.hash(hash);
     }
     row.number(state.dropped_until.0);
+    if state.is_ahead {
+        row.byte(1);
+    }
     row.seal(&ORIGINS, key)
 }
 
@@ -498,6 +503,7 @@ pub(crate) fn decode_origin(key: &[u8], value: &[u8]) -> Result<OriginState, Dam
             incarnation: row.optional(|row| Incarnation::parse(row.text()?).ok_or(Malformed))?,
             last_hash: row.optional(Decoder::hash)?,
             dropped_until: StreamSequence(if row.is_at_end() { 0 } else { row.number()? }),
+            is_ahead: !row.is_at_end() && row.byte()? != 0,
         })
     })
 }

@@ -7,6 +7,7 @@ mod deployment;
 mod drill;
 mod fifty;
 mod history;
+mod scenarios;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -133,7 +134,6 @@ async fn clients_go_on_while_a_site_is_killed_and_taken_over() -> Result<()> {
     for (_, instance) in place.instances.iter().filter(|(site, _)| *site == "ewr") {
         instance.process().kill().await?;
     }
-    println!("1");
     going(&at_lga, 50).await?;
     take_over(&lga, "ewr", &["jfk", "lga"]).await?.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
     going(&at_jfk, 50).await?;

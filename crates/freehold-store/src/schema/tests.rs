@@ -211,6 +211,7 @@ prop_compose! {
         numbers in any::<[u64; 4]>(),
         incarnation in option::of((any::<u64>(), "[a-z0-9]{1,8}")),
         last_hash in option::of(hash()),
+        is_ahead in any::<bool>(),
     ) -> OriginState {
         OriginState {
             applied: StreamSequence(numbers[0]),
@@ -219,6 +220,7 @@ prop_compose! {
             incarnation: incarnation.map(|(counter, id)| Incarnation::new(counter, &id)),
             last_hash,
             dropped_until: StreamSequence(numbers[3]),
+            is_ahead,
         }
     }
 }
@@ -464,6 +466,7 @@ fn the_layouts_of_format_1_stay_as_they_are() {
         incarnation: Some(Incarnation::new(1, "x")),
         last_hash: Some(Hash(4)),
         dropped_until: StreamSequence(5),
+        is_ahead: false,
     };
     check(
         &key,

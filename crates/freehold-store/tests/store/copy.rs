@@ -222,6 +222,7 @@ fn the_position_moves_and_what_was_noted_beside_it_stays_or_is_void() {
         incarnation: Some(Incarnation::new(1, "x")),
         last_hash: Some(Hash(1)),
         dropped_until: StreamSequence(3),
+        is_ahead: true,
     };
     writer
         .transact(|tables| {

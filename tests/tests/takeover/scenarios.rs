@@ -1,0 +1,307 @@
+//! What goes wrong around a lost site, by the numbers of the scenario list.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use freehold::{Client, SendOptions};
+use freehold_core::{CommandId, ErrorCode, Stranded};
+use freehold_sandbox::wait_until;
+use freehold_tests::counter::Total;
+use freehold_tests::takeover::{ask, give_back, take_over};
+use freehold_tests::three_sites::ThreeSites;
+use freehold_tests::workload;
+use serde_json::json;
+
+use crate::deployment::{SOON, add, all_equal, changes, owner, start, stranded, wait_back};
+
+/// Updates of a record that a log keeps, and more.
+const BEYOND_THE_HISTORY: usize = 70;
+
+fn clients(place: &ThreeSites) -> [Client; 3] {
+    [0, 1, 2].map(|at| place.clients[at].clone())
+}
+
+async fn take_over_or_fail(client: &Client, lost: &str, members: &[&str]) -> Result<()> {
+    let taken = take_over(client, lost, members).await?;
+    taken.map(|_| ()).map_err(|refusal| anyhow::anyhow!("{refusal:?}"))
+}
+
+/// Kills a site's servers and instances.
+async fn kill(place: &ThreeSites, site: &str) -> Result<()> {
+    for server in place.sandbox.site(site).servers() {
+        server.kill().await?;
+    }
+    for (_, instance) in place.instances.iter().filter(|(its, _)| *its == site) {
+        instance.process().kill().await?;
+    }
+    Ok(())
+}
+
+async fn restart_servers(place: &ThreeSites, site: &str) -> Result<()> {
+    for server in place.sandbox.site(site).servers() {
+        server.restart().await?;
+    }
+    Ok(place.sandbox.wait_linked(site).await?)
+}
+
+async fn restart_instances(place: &mut ThreeSites, site: &str) -> Result<()> {
+    for (_, instance) in place.instances.iter_mut().filter(|(its, _)| *its == site) {
+        instance.restart().await?;
+    }
+    Ok(())
+}
+
+/// Asks for a rejection: nothing can be taken from an empty counter.
+async fn take(client: &Client, id: &str, command_id: &str) -> Result<ErrorCode> {
+    let answer = workload::send(client, "take", &json!({ "id": id, "amount": 100 }), Some(command_id)).await?;
+    answer.result.err().map(|refusal| refusal.code).ok_or_else(|| anyhow::anyhow!("{command_id} was accepted"))
+}
+
+/// S29: what was rejected is rejected when it is tried again, though the record could now pay, and though another site owns it.
+#[tokio::test(flavor = "multi_thread")]
+async fn s29_a_rejection_stays_one_after_a_move_and_after_a_takeover() -> Result<()> {
+    let place = start(&["one"]).await?;
+    let [ewr, jfk, lga] = clients(&place);
+    for id in ["ewr-1", "ewr-2"] {
+        ensure!(take(&ewr, id, "rejected").await? == ErrorCode::Rejected);
+        workload::send(&ewr, "add", &json!({ "id": id, "amount": 1_000 }), Some("rich")).await?;
+    }
+    give_back(&ewr, "ewr", "jfk", &["ewr-1".to_owned()]).await?;
+    for client in [&ewr, &jfk, &lga] {
+        ensure!(take(client, "ewr-1", "rejected").await? == ErrorCode::Rejected);
+    }
+    workload::read_at_least(&jfk, "ewr-2", 1).await?;
+    place.sandbox.cut("ewr").await?;
+    take_over_or_fail(&jfk, "ewr", &["jfk", "lga"]).await?;
+    for client in [&jfk, &lga] {
+        for id in ["ewr-1", "ewr-2"] {
+            ensure!(take(client, id, "rejected").await? == ErrorCode::Rejected, "{id}");
+            ensure!(changes(client, id).await? == 1, "{id}");
+        }
+    }
+    place.sandbox.heal("ewr")?;
+    wait_back(&jfk, "ewr", &["jfk", "lga"]).await?;
+    ensure!(take(&ewr, "ewr-2", "rejected").await? == ErrorCode::Rejected);
+    all_equal(place).await
+}
+
+/// A command that jfk sends for a record of ewr.
+async fn add_numbered(client: &Client, number: usize) -> Result<Total> {
+    let body = json!({ "id": "ewr-hot", "amount": 1, "client": "jfk", "number": number + 1 });
+    workload::reply(&workload::send(client, "add", &body, Some(&format!("kept-{number}"))).await?)
+}
+
+/// S30: a record exceeds its history while a site is cut off that sends commands for it: all of them are answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn s30_forwarded_callers_are_answered_though_the_record_has_exceeded_its_history() -> Result<()> {
+    let place = start(&["one"]).await?;
+    let [ewr, jfk, _] = clients(&place);
+    add(&ewr, "ewr-hot", "first").await?;
+    workload::read_at_least(&jfk, "ewr-hot", 1).await?;
+    place.sandbox.cut("jfk").await?;
+    let command = |number: usize| CommandId::from_caller(&format!("kept-{number}"));
+    for number in 0..BEYOND_THE_HISTORY {
+        add(&ewr, "ewr-hot", &format!("own-{number}")).await?;
+        let body = json!({ "id": "ewr-hot", "amount": 1, "client": "jfk", "number": number + 1 }).to_string();
+        let wait = Some("accepted".to_owned());
+        let options = SendOptions { command_id: Some(command(number)?), wait, ..SendOptions::default() };
+        let kept = jfk.request(&workload::kind(), "add", body.into(), &options).await?;
+        ensure!(kept.result.is_ok(), "{kept:?}");
+    }
+    place.sandbox.heal("jfk")?;
+    // The last is answered when all before it are.
+    let last = BEYOND_THE_HISTORY - 1;
+    let decided = || async { add_numbered(&jfk, last).await.is_ok() };
+    wait_until("the last command is decided", SOON, decided).await?;
+    let mut seen = BTreeSet::new();
+    for number in 0..BEYOND_THE_HISTORY {
+        ensure!(seen.insert(add_numbered(&jfk, number).await?.changes), "told twice");
+    }
+    let counter = workload::read_at_least(&jfk, "ewr-hot", 1 + 2 * BEYOND_THE_HISTORY as u64).await?;
+    ensure!(counter.changes == 1 + 2 * BEYOND_THE_HISTORY as u64 && counter.breaches.is_empty(), "{counter:?}");
+    all_equal(place).await
+}
+
+/// S40: the lost site's server is started again without its instances, and its mirrors could be flooded by what it had beyond the cut.
+#[tokio::test(flavor = "multi_thread")]
+async fn s40_a_lost_sites_server_returns_alone_and_nothing_of_its_tail_counts() -> Result<()> {
+    let mut place = start(&["one"]).await?;
+    let [ewr, jfk, lga] = clients(&place);
+    add(&ewr, "ewr-1", "first").await?;
+    for client in [&jfk, &lga] {
+        workload::read_at_least(client, "ewr-1", 1).await?;
+    }
+    place.sandbox.cut("ewr").await?;
+    for number in 0..50 {
+        add(&ewr, "ewr-1", &format!("alone-{number}")).await?;
+    }
+    kill(&place, "ewr").await?;
+    take_over_or_fail(&jfk, "ewr", &["jfk", "lga"]).await?;
+    ensure!(add(&lga, "ewr-1", "after").await?.changes == 2);
+    place.sandbox.heal("ewr")?;
+    restart_servers(&place, "ewr").await?;
+    // Long enough for a mirror to fetch it all; the clients' commands show that everything goes on.
+    for number in 0..20 {
+        ensure!(add(&lga, "ewr-1", &format!("later-{number}")).await?.changes == 3 + number);
+    }
+    for client in [&jfk, &lga] {
+        let counter = workload::read_at_least(client, "ewr-1", 22).await?;
+        ensure!(counter.changes == 22, "{counter:?}");
+        ensure!(owner(client, "ewr-1").await? == "jfk");
+    }
+    restart_instances(&mut place, "ewr").await?;
+    wait_back(&jfk, "ewr", &["jfk", "lga"]).await?;
+    let tail = stranded(&place, "ewr").await?;
+    let updates: u64 = tail.iter().map(|entry| u64::from(matches!(entry, Stranded::Update { .. }))).sum();
+    ensure!(updates > 0 && workload::read_at_least(&ewr, "ewr-1", 22).await?.changes == 22, "{updates} updates");
+    all_equal(place).await
+}
+
+/// S45: the same id is created at the lost site and at its taker: the taker's counts, the other is set aside.
+#[tokio::test(flavor = "multi_thread")]
+async fn s45_an_id_that_both_have_created_is_the_takers() -> Result<()> {
+    let place = start(&["one"]).await?;
+    let [ewr, jfk, lga] = clients(&place);
+    add(&ewr, "ewr-1", "first").await?;
+    workload::read_at_least(&jfk, "ewr-1", 1).await?;
+    place.sandbox.cut("ewr").await?;
+    for number in 0..3 {
+        add(&ewr, "ewr-new", &format!("alone-{number}")).await?;
+    }
+    take_over_or_fail(&jfk, "ewr", &["jfk", "lga"]).await?;
+    ensure!(add(&lga, "ewr-new", "taker").await?.changes == 1);
+    place.sandbox.heal("ewr")?;
+    wait_back(&jfk, "ewr", &["jfk", "lga"]).await?;
+    for client in [&ewr, &jfk, &lga] {
+        ensure!(workload::read_at_least(client, "ewr-new", 1).await?.changes == 1);
+        ensure!(owner(client, "ewr-new").await? == "jfk");
+    }
+    let set_aside = stranded(&place, "ewr").await?.into_iter().filter_map(|entry| match entry {
+        Stranded::Update { update, .. } => Some((update.id.to_string(), update.version.0)),
+        _ => None,
+    });
+    let set_aside: BTreeSet<_> = set_aside.collect();
+    ensure!(set_aside == (1..=3).map(|version| ("ewr-new".to_owned(), version)).collect(), "{set_aside:?}");
+    all_equal(place).await
+}
+
+/// S47: whoever takes part in a takeover and a return is killed at each step of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn s47_a_takeover_and_a_return_are_gone_on_with_after_a_kill_at_each_step() -> Result<()> {
+    use freehold::runtime::{LossAnswer, LossRequest, SealAnswer, SealRequest, TakeOverAnswer, TakeOverRequest};
+
+    let mut place = start(&["one"]).await?;
+    let [ewr, jfk, lga] = clients(&place);
+    let ids: Vec<_> = (0..200).map(|number| format!("ewr-{number}")).collect();
+    for id in &ids {
+        add(&ewr, id, "first").await?;
+    }
+    for id in &ids {
+        workload::read_at_least(&jfk, id, 1).await?;
+        workload::read_at_least(&lga, id, 1).await?;
+    }
+    place.sandbox.cut("ewr").await?;
+    for id in &ids[..20] {
+        add(&ewr, id, "alone").await?;
+    }
+    kill(&place, "ewr").await?;
+
+    let lost: freehold_core::SiteName = "ewr".parse()?;
+    let mut term = freehold_core::Term::default();
+    for member in ["jfk", "lga"] {
+        let answer = ask::<LossAnswer>(&jfk, member, "loss", &LossRequest { lost: lost.clone() }).await?;
+        term = term.max(answer.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?.newest_term);
+    }
+    let ballot = freehold_core::Ballot { term: term.next(), taker: "jfk".parse()? };
+    let seal = SealRequest { lost: lost.clone(), ballot: ballot.clone() };
+    for (member, client) in [("jfk", &jfk), ("lga", &lga)] {
+        ask::<SealAnswer>(client, member, "seal", &seal).await?.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+        // The member dies behind its seal: asked again it says the same.
+        for (_, instance) in place.instances.iter_mut().filter(|(site, _)| *site == member) {
+            instance.process().kill().await?;
+            instance.restart().await?;
+        }
+    }
+    let mut sealed = Vec::new();
+    for member in ["jfk", "lga"] {
+        let answer = ask::<SealAnswer>(&jfk, member, "seal", &seal).await?;
+        sealed.push(answer.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?);
+    }
+    let request = TakeOverRequest { lost: lost.clone(), ballot, sealed };
+    ask::<TakeOverAnswer>(&jfk, "jfk", "take-over", &request)
+        .await?
+        .map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+    // The taker dies while it adopts, more than once.
+    for _ in 0..3 {
+        for (_, instance) in place.instances.iter_mut().filter(|(site, _)| *site == "jfk") {
+            instance.process().kill().await?;
+            instance.restart().await?;
+        }
+    }
+    for id in &ids {
+        ensure!(add(&lga, id, "after").await?.changes == 2, "{id}");
+    }
+
+    place.sandbox.heal("ewr")?;
+    restart_servers(&place, "ewr").await?;
+    // The returning site dies on its way, at several moments of it.
+    for pause in [0, 30, 100, 300] {
+        for (_, instance) in place.instances.iter_mut().filter(|(site, _)| *site == "ewr") {
+            let started = tokio::time::timeout(Duration::from_millis(pause), instance.restart()).await;
+            if started.is_ok_and(|started| started.is_ok()) || instance.process().is_running() {
+                instance.process().kill().await?;
+            }
+        }
+    }
+    restart_instances(&mut place, "ewr").await?;
+    wait_back(&jfk, "ewr", &["jfk", "lga"]).await?;
+    for id in &ids {
+        ensure!(workload::read_at_least(&ewr, id, 2).await?.changes == 2, "{id}");
+    }
+    let updates = stranded(&place, "ewr").await?.into_iter().filter_map(|entry| match entry {
+        Stranded::Update { update, .. } => Some(update.id.to_string()),
+        _ => None,
+    });
+    let updates: BTreeSet<_> = updates.collect();
+    ensure!(updates == ids[..20].iter().cloned().collect(), "{updates:?}");
+    let home = || async { give_back(&jfk, "jfk", "ewr", &ids[..5]).await.is_ok() };
+    wait_until("records are given back", SOON, home).await?;
+    ensure!(add(&ewr, "ewr-0", "home").await?.changes == 3);
+    all_equal(place).await
+}
+
+/// S49: the hub dies. Each site goes on with its own, keeps what is for others, and all is copied and answered when the hub is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn s49_the_hub_dies_and_each_site_goes_on() -> Result<()> {
+    let place = start(&["one"]).await?;
+    let [ewr, jfk, lga] = clients(&place);
+    let sites = [("ewr", &ewr), ("jfk", &jfk), ("lga", &lga)];
+    for (site, client) in sites {
+        add(client, &format!("{site}-1"), "first").await?;
+    }
+    let hub = place.sandbox.hub().ok_or_else(|| anyhow::anyhow!("there is no hub"))?.server();
+    hub.kill().await?;
+    for (site, client) in sites {
+        for number in 0..20 {
+            add(client, &format!("{site}-1"), &format!("alone-{number}")).await?;
+        }
+    }
+    let options = SendOptions {
+        command_id: Some(CommandId::from_caller("kept")?),
+        wait: Some("accepted".to_owned()),
+        ..SendOptions::default()
+    };
+    let kept = jfk.request(&workload::kind(), "add", r#"{"id":"ewr-1","amount":1}"#.into(), &options).await?;
+    ensure!(kept.result.is_ok(), "{kept:?}");
+    hub.restart().await?;
+    for (site, _) in sites {
+        place.sandbox.wait_linked(site).await?;
+    }
+    ensure!(add(&jfk, "ewr-1", "kept").await?.changes == 22);
+    for (_, client) in sites {
+        ensure!(workload::read_at_least(client, "ewr-1", 22).await?.changes == 22);
+        ensure!(workload::read_at_least(client, "lga-1", 21).await?.changes == 21);
+    }
+    all_equal(place).await
+}
