@@ -364,15 +364,47 @@ pub(crate) struct RestoreArguments {
 Examples:
   freehold doctor
   freehold --json doctor --sites ewr,jfk,lga
+  freehold doctor --sites ewr,jfk --monitoring 127.0.0.1:8222,127.0.0.1:8223
+  FREEHOLD_NATS__NKEY_SEED_FILE=service.seed freehold doctor --site ewr --sites ewr,jfk --role service
 
-Looks at servers, domains, clocks, disks, streams, mirrors, instances and copies of every site, through the links between them. It
-changes nothing.
+Looks at servers, domains, clocks, disks, streams, mirrors, instances and copies of every site, through the links between them, and at what
+the user may do who asks. It changes nothing.
 
 Exit code 1 if something is to be mended; what is only worth a look does not count.")]
 pub(crate) struct DoctorArguments {
     /// The sites; without it, those of the configuration, or those that answer.
     #[arg(long, value_delimiter = ',', value_name = "SITE,…")]
     pub(crate) sites: Vec<SiteName>,
+    /// Monitoring ports of servers, to see what only they tell.
+    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT,…")]
+    pub(crate) monitoring: Vec<String>,
+    /// Whose permissions this user must have.
+    #[arg(long, value_enum, default_value_t = RoleName::Operator)]
+    pub(crate) role: RoleName,
+    /// The site at which the user has this role [default: that of the configuration, or the first].
+    #[arg(long, value_name = "SITE")]
+    pub(crate) site: Option<SiteName>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum RoleName {
+    /// Makes, changes and removes streams.
+    Operator,
+    /// An instance of a service.
+    Service,
+    /// Sends requests to services.
+    Caller,
+}
+
+impl RoleName {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Service => "service",
+            Self::Caller => "caller",
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -28,6 +28,9 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 /// The pause before a stream that had no more is asked again.
 const POLL_PAUSE: Duration = Duration::from_millis(50);
 
+/// All subjects of a stream. With any narrower filter the server counts all of the stream's subjects, once for each batch: with a million
+/// of them that takes longer than reading the batch.
+pub(crate) const EVERYTHING: &str = ">";
 const LAST_SEQUENCE: &str = "Nats-Last-Sequence";
 const PENDING: &str = "Nats-Num-Pending";
 /// The status at the end of a batch.
@@ -145,13 +148,13 @@ async fn read_batch(
 pub(crate) struct DirectReader(mpsc::Receiver<Result<Vec<StoredMessage>, ApiError>>);
 
 impl DirectReader {
-    pub(crate) fn open(connection: Connection, stream: String, subject: String, behind: StreamSequence) -> Self {
+    pub(crate) fn open(connection: Connection, stream: String, behind: StreamSequence) -> Self {
         // While one batch is worked on, the next one is fetched.
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(async move {
             let gone = sender.clone();
             tokio::select! {
-                () = fetch(&connection, &stream, &subject, behind, sender) => {}
+                () = fetch(&connection, &stream, behind, sender) => {}
                 () = gone.closed() => {}
             }
         });
@@ -167,12 +170,11 @@ impl DirectReader {
 async fn fetch(
     connection: &Connection,
     stream: &str,
-    subject: &str,
     mut behind: StreamSequence,
     sender: mpsc::Sender<Result<Vec<StoredMessage>, ApiError>>,
 ) {
     loop {
-        let read = read_batch(connection, stream, subject, behind, BATCH_MESSAGES).await.map(|(read, _)| read);
+        let read = read_batch(connection, stream, EVERYTHING, behind, BATCH_MESSAGES).await.map(|(read, _)| read);
         match &read {
             Ok(read) => match read.last() {
                 Some(last) => behind = last.sequence,

@@ -3,6 +3,7 @@
 //! The only crate that names async-nats. It decides nothing: what is published, and under which claim, comes from
 //! `freehold-core`; what becomes of the answers is up to `freehold-runtime`.
 
+mod access;
 mod client;
 mod command_log;
 mod confirmations_log;
@@ -19,6 +20,7 @@ mod sites_log;
 mod stall;
 mod stranded_log;
 
+pub use access::{Access, Permission};
 pub use client::{Answer, Client, SendOptions};
 pub use command_log::{
     AppendError, Appended, CommandConsumer, CommandConsumerError, CommandLog, CommandLogRoom, CommandReader,

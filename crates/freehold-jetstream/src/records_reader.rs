@@ -129,10 +129,7 @@ impl RecordsReader {
             ReadFrom::Here => {
                 Feed::Consumer(Box::new(ConsumerFeed::open(connection, &stream, &filters, behind).await?))
             }
-            ReadFrom::Elsewhere => {
-                let subject = format!("fh.{origin}.>");
-                Feed::Direct(DirectReader::open(connection.clone(), stream.clone(), subject, behind))
-            }
+            ReadFrom::Elsewhere => Feed::Direct(DirectReader::open(connection.clone(), stream.clone(), behind)),
         };
         let passed = if last_wanted <= behind { state.last } else { behind };
         Ok(Self {

@@ -13,7 +13,7 @@ use freehold_core::{
 };
 
 use crate::connection::Connection;
-use crate::direct_read::{StoredMessage, read_range};
+use crate::direct_read::{EVERYTHING, StoredMessage, read_range};
 use crate::error::ApiError;
 use crate::provision::INCARNATION_KEY;
 use crate::records_log::{EXPECTED_SEQUENCE, EXPECTED_SUBJECT, acknowledged, newest_message};
@@ -218,8 +218,7 @@ impl SitesLog {
     pub async fn tail(&self, origin: &SiteName, last: StreamSequence) -> Result<Vec<LogMessage>, ApiError> {
         let stream = subject::records_stream(origin);
         let behind = StreamSequence(last.0.saturating_sub(TAIL_MESSAGES as u64));
-        let filter = format!("fh.{origin}.>");
-        let read = read_range(&self.connection, &stream, &filter, behind, TAIL_MESSAGES).await?;
+        let read = read_range(&self.connection, &stream, EVERYTHING, behind, TAIL_MESSAGES).await?;
         let messages = read.iter().filter_map(StoredMessage::to_log_message);
         Ok(messages.filter(|message| message.sequence <= last).collect())
     }

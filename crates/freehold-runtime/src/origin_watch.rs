@@ -20,6 +20,8 @@ use crate::group_worker::describe;
 
 /// How often the origin is asked how far it is.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(500);
+/// A mirror that has taken this much between two sightings is being filled, faster than two could be served by the origin.
+const FAST_MIRROR_MESSAGES: u64 = 5_000;
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Sightings that wait for the copy to reach them; in a longer backlog the age is that of the oldest.
@@ -165,12 +167,16 @@ pub(crate) struct SourceChoice {
 }
 
 impl SourceChoice {
-    /// The source to read from now. A mirror is late when it lacks what the origin had a sighting ago, and has caught up when it
-    /// has what was passed a sighting ago.
+    /// The source to read from now. A mirror is late when it lacks what the origin had a sighting ago and does not come closer fast,
+    /// and has caught up when it has what was passed a sighting ago.
     pub(crate) fn next(&mut self, source: &Source, passed: StreamSequence, now: Sighting) -> Source {
         let before = self.before.replace((now, passed));
         let next = match (source, before) {
-            (Source::Site, Some((before, _))) if now.mirror < before.origin => Source::Origin,
+            (Source::Site, Some((before, _)))
+                if now.mirror < before.origin && now.mirror.0 < before.mirror.0 + FAST_MIRROR_MESSAGES =>
+            {
+                Source::Origin
+            }
             (Source::Origin, Some((_, passed_before))) if now.mirror >= passed_before => Source::Site,
             _ => return source.clone(),
         };
@@ -198,6 +204,9 @@ mod tests {
         assert_eq!(next(Source::Origin, 40, seen(50, 45)), Source::Origin, "no passage of the origin is known yet");
         assert_eq!(next(Source::Origin, 60, seen(60, 39)), Source::Origin);
         assert_eq!(next(Source::Origin, 70, seen(70, 62)), Source::Site, "it has what was passed a sighting ago");
+        assert_eq!(next(Source::Site, 70, seen(100_000, 70)), Source::Site, "nothing is known of it any more");
+        assert_eq!(next(Source::Site, 9_000, seen(100_000, 9_000)), Source::Site, "it is being filled");
+        assert_eq!(next(Source::Site, 9_500, seen(100_000, 9_500)), Source::Origin, "it stands still, nearly");
     }
 
     #[tokio::test(start_paused = true)]

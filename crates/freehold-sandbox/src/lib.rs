@@ -40,5 +40,5 @@ pub use process::{
 pub use sandbox::{Hub, Sandbox, SandboxBuilder, SandboxError, Site, SiteKind};
 pub use server::{
     ClusterOptions, DirectoryInUse, DirectoryUnusable, JetStreamOptions, LeafListenOptions, LeafRemote, NotReady,
-    PortTaken, Server, ServerError, ServerOptions,
+    PortTaken, Server, ServerError, ServerOptions, read_monitoring,
 };

@@ -17,6 +17,26 @@ pub(crate) struct Role {
     subscribe: Vec<String>,
 }
 
+impl Role {
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.role
+    }
+
+    /// What it must be able to publish.
+    pub(crate) fn publish(&self) -> &[String] {
+        &self.publish
+    }
+
+    /// What it must be able to subscribe to.
+    pub(crate) fn subscribe(&self) -> &[String] {
+        &self.subscribe
+    }
+}
+
+/// Where a user asks who it is, and what it may do.
+const USER_INFO: &str = "$SYS.REQ.USER.INFO";
+
 /// The roles of a site that has copies of these sites' records.
 pub(crate) fn roles(site: &SiteName, sites: &[SiteName]) -> Vec<Role> {
     let owned = |subjects: &[&str]| subjects.iter().map(|subject| (*subject).to_owned()).collect::<Vec<_>>();
@@ -25,7 +45,7 @@ pub(crate) fn roles(site: &SiteName, sites: &[SiteName]) -> Vec<Role> {
     let mut answers = owned(&["freehold.>", "$SRV.>"]);
     answers.extend(takes.clone());
     answers.push("_INBOX.>".to_owned());
-    let mut operator = vec!["$JS.API.>".to_owned(), "$SRV.>".to_owned()];
+    let mut operator = owned(&["$JS.API.>", "$SRV.>", USER_INFO]);
     operator.extend(takes);
     for other in &others {
         operator.extend(seals(other, sites));
@@ -48,7 +68,15 @@ fn service(site: &SiteName, sites: &[SiteName], others: &[&SiteName]) -> Vec<Str
     let families = ["cmd", "rec", "res", "ctl", "dead"];
     let mut publish: Vec<_> = families.iter().map(|family| format!("fh.{site}.{family}.>")).collect();
     publish.extend([format!("$KV.{}.>", subject::members_bucket(site)), format!("fh.{site}.ins.>")]);
-    let asked = ["_R_.>", "_INBOX.>", "$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.MSG.GET.*", "$JS.FC.>"];
+    let asked = [
+        "_R_.>",
+        "_INBOX.>",
+        "$JS.API.INFO",
+        "$JS.API.STREAM.INFO.*",
+        "$JS.API.STREAM.MSG.GET.*",
+        "$JS.FC.>",
+        USER_INFO,
+    ];
     publish.extend(asked.map(str::to_owned));
     publish.extend([format!("$JS.API.DIRECT.GET.{members}.>"), format!("$JS.API.DIRECT.GET.{records}")]);
     for stream in [&commands, &records] {

@@ -10,4 +10,5 @@ mod options;
 
 pub use error::{DirectoryInUse, DirectoryUnusable, NotReady, PortTaken, ServerError};
 pub use instance::Server;
+pub use monitor::read_monitoring;
 pub use options::{ClusterOptions, JetStreamOptions, LeafListenOptions, LeafRemote, ServerOptions};

@@ -48,24 +48,36 @@ pub(super) struct MetaReplica {
 
 /// The status code and the body.
 pub(super) async fn get(port: u16, path: &str) -> io::Result<(u16, Vec<u8>)> {
-    tokio::time::timeout(REQUEST_DEADLINE, get_unlimited(port, path))
+    get_at(&format!("{}:{port}", Ipv4Addr::LOCALHOST), path).await
+}
+
+async fn get_at(address: &str, path: &str) -> io::Result<(u16, Vec<u8>)> {
+    tokio::time::timeout(REQUEST_DEADLINE, get_unlimited(address, path))
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// The body of a good answer.
 pub(super) async fn get_json<T: DeserializeOwned>(port: u16, path: &str) -> io::Result<T> {
-    let (status, body) = get(port, path).await?;
+    read_monitoring(&format!("{}:{port}", Ipv4Addr::LOCALHOST), path).await
+}
+
+/// What a server's monitoring port at `host:port` answers for a path, such as `/varz`.
+///
+/// # Errors
+/// When there is no answer within a second, or another one than expected.
+pub async fn read_monitoring<T: DeserializeOwned>(address: &str, path: &str) -> io::Result<T> {
+    let (status, body) = get_at(address, path).await?;
     if status != 200 {
         return Err(io::Error::other(format!("status {status} for {path}")));
     }
     serde_json::from_slice(&body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-async fn get_unlimited(port: u16, path: &str) -> io::Result<(u16, Vec<u8>)> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+async fn get_unlimited(address: &str, path: &str) -> io::Result<(u16, Vec<u8>)> {
+    let mut stream = TcpStream::connect(address).await?;
     // HTTP 1.0: the answer is not chunked and ends with the connection.
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").as_bytes()).await?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).await?;
     parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not an HTTP answer"))

@@ -2,6 +2,9 @@
 //!
 //! Only looks: it changes nothing, and asks what any operator may ask.
 
+mod access;
+mod servers;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
@@ -9,6 +12,8 @@ use serde::Serialize;
 use freehold_core::{SiteName, subject};
 use freehold_jetstream::{Client, Inspection, MINIMUM_SERVER_VERSION, StreamFacts, inspect};
 
+use self::access::look_at_access;
+use self::servers::look_at_servers;
 use crate::arguments::DoctorArguments;
 use crate::context::Context;
 use crate::discovery::{Instance, discover};
@@ -93,13 +98,11 @@ pub(crate) async fn run(context: &Context, arguments: DoctorArguments) -> anyhow
         look_at_instances(site, &sites, &instances, &mut findings);
     }
     look_between_sites(&inspections, &mut findings);
-    findings.add(
-        Weight::Look,
-        "",
-        "sync_interval",
-        "cannot be seen from here",
-        "with the default of 2 minutes a power loss takes what the log took last, unless sites=N has confirmed it: see nats-config",
-    );
+    look_at_servers(&arguments.monitoring, &mut findings).await;
+    let site = arguments.site.or_else(|| context.settings.site.clone()).or_else(|| sites.first().cloned());
+    if let Some(site) = site {
+        look_at_access(&client, &site, &sites, arguments.role, &mut findings).await;
+    }
     report(context, &findings.0)
 }
 
