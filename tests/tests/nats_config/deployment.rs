@@ -122,6 +122,11 @@ impl Deployment {
         Ok(site.ports.iter().map(url).collect::<Result<Vec<_>>>()?.join(","))
     }
 
+    /// Where the monitoring port in the files is, as `host:port`.
+    pub(crate) fn monitoring(&mut self, port: u16) -> Result<String> {
+        Ok(format!("127.0.0.1:{}", self.ports.of(port)?))
+    }
+
     /// A connection to a site, without Freehold.
     pub(crate) async fn plain(&mut self, site: SiteAt) -> Result<async_nats::Client> {
         let urls: Vec<_> = self.urls(site)?.split(',').map(str::to_owned).collect();

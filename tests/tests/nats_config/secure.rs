@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::deployment::{Deployment, SERVICE, SOON, SiteAt, contains};
 use crate::peer;
 use crate::refusals::{CHANGES, api, ensure_all_refused, violations};
-use crate::roles::{Role, Secrets, connect_options};
+use crate::roles::{Role, Secrets, Who, connect_options};
 
 const EWR: SiteAt = SiteAt { name: "ewr", ports: &[4222] };
 const LOGS: [&str; 4] = ["FH_COMMANDS_ewr", "FH_RECORDS_ewr", "FH_DEADLETTER_ewr", "KV_FH_MEMBERS_ewr"];
@@ -195,6 +195,46 @@ async fn no_role_gets_further_than_its_work() -> Result<()> {
     let unsure = Client::connect(&unsure, "without an authority").await;
     ensure!(unsure.is_err(), "a server is trusted that nobody has certified");
     given.ensure_untouched(1).await
+}
+
+/// What `freehold doctor` says of a role's permissions, and of the server's disk.
+async fn doctor(given: &mut Given, role: Role, asked: &str) -> Result<serde_json::Value> {
+    let monitoring = given.deployment.monitoring(8222)?;
+    let directory = given.deployment.directory();
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_e2e-freehold"))
+        .args(["--url", &given.url, "--json", "doctor", "--site", "ewr", "--sites", "ewr", "--role", asked])
+        .args(["--monitoring", &monitoring])
+        .env("FREEHOLD_NATS__TLS_CA_FILE", directory.join("tls/ca.pem"))
+        .env("FREEHOLD_NATS__NKEY_SEED_FILE", directory.join(format!("{}.seed", Who::from(role).name())))
+        .output()
+        .await?;
+    serde_json::from_slice(&output.stdout).with_context(|| format!("{output:?}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_says_what_a_role_may_not_do_that_it_must() -> Result<()> {
+    let mut given = Given::new(None).await?;
+    for (role, asked, lacks) in [
+        (Role::Operator, "operator", None),
+        (Role::Service, "service", None),
+        (Role::Service, "operator", Some("publish $JS.API.>")),
+        (Role::Operator, "service", Some("publish fh.ewr.cmd.>")),
+    ] {
+        let report = doctor(&mut given, role, asked).await?;
+        let findings = report["findings"].as_array().context("no findings")?;
+        let find = |ending: &str| {
+            let found = findings.iter().find(|it| it["what"].as_str().is_some_and(|what| what.ends_with(ending)));
+            found.with_context(|| format!("{ending} is not in {report}"))
+        };
+        let found = find(&format!("permissions of {asked}"))?;
+        let is_right = match lacks {
+            None => found["weight"] == "fine",
+            Some(lacks) => found["weight"] == "mend" && found["found"].as_str().is_some_and(|it| it.contains(lacks)),
+        };
+        ensure!(is_right, "{role:?} as {asked}: {found}");
+        ensure!(find(": sync_interval")?["found"] == "always", "{report}");
+    }
+    Ok(())
 }
 
 /// Even a caller who may publish and listen to everything stays in the callers' account: a place for the answer that is a

@@ -19,6 +19,7 @@ fn a_sound_deployment_has_nothing_to_mend_and_a_cut_off_site_does() {
     }
     assert_eq!(of("ewr", "mirror of jfk")["weight"], "fine");
     assert_eq!(of("jfk", "FH_STRANDED_jfk")["weight"], "fine");
+    assert_eq!(of("ewr", "permissions of operator")["found"], "no limits");
     let text = run(directory.path(), &["--url", &url, "doctor"]).exits(0);
     assert!(text.stderr.contains("0 to mend"), "{text:?}");
 
