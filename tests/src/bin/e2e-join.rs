@@ -1,5 +1,5 @@
-//! Measures how long a new instance and a new site take to join, while others work. `e2e-join [records]`, run in release. Servers,
-//! instances and clients share the machine.
+//! Measures how long a new instance and a new site take to join, while others work, and how fast a site catches up after a cut.
+//! `e2e-join [records]`, run in release. Servers, instances and clients share the machine.
 
 #![allow(clippy::print_stdout, reason = "a program that prints figures")]
 
@@ -7,16 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use freehold::{Client, SendOptions};
 use freehold_core::SiteName;
-use freehold_sandbox::Sandbox;
+use freehold_sandbox::{Sandbox, wait_until};
 use freehold_tests::place::{self, InstanceProcess};
 use freehold_tests::{copies, workload};
 
 const IN_FLIGHT: u64 = 256;
 /// Clients that work while somebody joins.
 const CLIENTS: u64 = 16;
+/// Updates that a site misses while it is cut off.
+const UPDATES: u64 = 100_000;
 const READY: Duration = Duration::from_secs(600);
 
 async fn add(client: &Client, id: &str) -> Result<()> {
@@ -25,10 +27,45 @@ async fn add(client: &Client, id: &str) -> Result<()> {
     answer.result.map(|_| ()).map_err(|refusal| anyhow::anyhow!("{id}: {refusal:?}"))
 }
 
+/// Changes records in turn, so many times.
+async fn change(client: &Client, times: u64, records: u64) -> Result<()> {
+    let next = Arc::new(AtomicU64::new(0));
+    let work = |_| {
+        let (client, next) = (client.clone(), Arc::clone(&next));
+        tokio::spawn(async move {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= times {
+                    return anyhow::Ok(());
+                }
+                add(&client, &format!("ewr-{}", number % records)).await?;
+            }
+        })
+    };
+    for worker in (0..IN_FLIGHT).map(work).collect::<Vec<_>>() {
+        worker.await??;
+    }
+    Ok(())
+}
+
+/// How far a site's instances have an origin's log.
+struct Position(u64);
+
+impl Position {
+    async fn of(client: &Client, origin: &str) -> Result<Self> {
+        let answers = client.ask_all("$SRV.STATS.counters", Duration::from_millis(50)).await?;
+        let positions = answers.iter().filter_map(|answer| {
+            let stats: serde_json::Value = serde_json::from_slice(answer).ok()?;
+            stats["data"]["applied"][origin].as_u64()
+        });
+        Ok(Self(positions.min().context("no instance answers")?))
+    }
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let records: u64 = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
-    let sandbox = Sandbox::builder().site("ewr").site("jfk").start().await?;
+    let sandbox = Sandbox::builder().site("ewr").site("jfk").cuttable(true).start().await?;
     let data = tempfile::tempdir()?;
     let program = std::env::current_exe()?.with_file_name("e2e-service").to_string_lossy().into_owned();
     let sites = ["ewr", "jfk"].iter().map(|site| site.parse()).collect::<Result<Vec<SiteName>, _>>()?;
@@ -41,23 +78,8 @@ async fn main() -> Result<()> {
     };
     let first = start("ewr", "one").await?;
     let client = place::client(sandbox.site("ewr")).await?;
-    let next = Arc::new(AtomicU64::new(0));
     let begun = Instant::now();
-    let work = |_| {
-        let (client, next) = (client.clone(), Arc::clone(&next));
-        tokio::spawn(async move {
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= records {
-                    return anyhow::Ok(());
-                }
-                add(&client, &format!("ewr-{number}")).await?;
-            }
-        })
-    };
-    for worker in (0..IN_FLIGHT).map(work).collect::<Vec<_>>() {
-        worker.await??;
-    }
+    change(&client, records, records).await?;
     println!("{records} records made in {:?}", begun.elapsed());
 
     let (stop, changed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -91,5 +113,20 @@ async fn main() -> Result<()> {
         instances.iter().map(|(site, it)| (if *site == "ewr" { &client } else { &jfk }, *site, it)).collect();
     copies::wait_same(&asked, records).await?;
     println!("all copies are equal");
+
+    sandbox.cut("jfk").await?;
+    change(&client, UPDATES, records).await?;
+    let last = Position::of(&client, "ewr").await?;
+    sandbox.heal("jfk")?;
+    let begun = Instant::now();
+    sandbox.wait_linked("jfk").await?;
+    let linked = begun.elapsed();
+    let equal = || async { Position::of(&jfk, "ewr").await.is_ok_and(|there| there.0 >= last.0) };
+    wait_until("the copy is equal", READY, equal).await?;
+    let took = begun.elapsed();
+    let rate = UPDATES as f64 / (took - linked).as_secs_f64();
+    println!(
+        "{UPDATES} updates behind: linked {linked:?} after the heal, equal {took:?} after it: {rate:.0} updates/s"
+    );
     Ok(())
 }
