@@ -5,9 +5,11 @@
 
 use std::time::Duration;
 
+use async_nats::Subscriber;
 use async_nats::jetstream::message::StreamMessage;
 use bytes::Bytes;
 use futures::StreamExt as _;
+use futures::stream::ReadyChunks;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -19,12 +21,15 @@ use crate::command_log::milliseconds;
 use crate::connection::Connection;
 use crate::error::ApiError;
 
-/// Messages that are asked for at once.
-const BATCH_MESSAGES: usize = 4_096;
+/// Messages that are asked for at once. The server counts what is left of the stream once for each batch, which takes it a second or more
+/// where there are a million subjects: so many; and no more than a subscription holds while they wait to be taken.
+const BATCH_MESSAGES: usize = 32_768;
 /// Bytes that are asked for at once; one message more than that may come.
-const BATCH_BYTES: usize = 8 << 20;
-/// How long the next message of a batch may take.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+const BATCH_BYTES: usize = 16 << 20;
+/// Messages that are handed over at once.
+const CHUNK_MESSAGES: usize = 2_048;
+/// How long the next message of a batch may take: the first comes when the server has counted.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
 /// The pause before a stream that had no more is asked again.
 const POLL_PAUSE: Duration = Duration::from_millis(50);
 
@@ -85,8 +90,14 @@ pub(crate) async fn read_range(
     let mut read: Vec<StoredMessage> = Vec::new();
     while read.len() < limit {
         let from = read.last().map_or(behind, |last| last.sequence);
-        let (batch, left) = read_batch(connection, stream, subject, from, limit - read.len()).await?;
-        read.extend(batch);
+        let mut batch = Batch::ask(connection, stream, subject, from, limit - read.len()).await?;
+        let left = loop {
+            let (messages, left) = batch.next().await?;
+            read.extend(messages);
+            if let Some(left) = left {
+                break left;
+            }
+        };
         if left == 0 {
             break;
         }
@@ -94,53 +105,73 @@ pub(crate) async fn read_range(
     Ok(read)
 }
 
-/// One batch, and how many messages there are behind it.
-async fn read_batch(
-    connection: &Connection,
-    stream: &str,
-    subject: &str,
-    behind: StreamSequence,
-    limit: usize,
-) -> Result<(Vec<StoredMessage>, u64), ApiError> {
-    let failed = |error: Box<dyn std::error::Error + Send + Sync>| ApiError::new(format!("reading {stream}"), error);
-    let broken = |text: String| failed(std::io::Error::new(std::io::ErrorKind::InvalidData, text).into());
-    let request = DirectRequest {
-        seq: behind.0 + 1,
-        batch: limit.min(BATCH_MESSAGES),
-        max_bytes: BATCH_BYTES,
-        next_by_subj: subject,
-    };
-    let request = serde_json::to_vec(&request).map_err(|error| failed(error.into()))?;
-    let client = &connection.client;
-    let inbox = client.new_inbox();
-    let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| failed(error.into()))?;
-    let ask = format!("{}.DIRECT.GET.{stream}", connection.api_prefix);
-    client.publish_with_reply(ask, inbox, request.into()).await.map_err(|error| failed(error.into()))?;
-    let mut read: Vec<StoredMessage> = Vec::new();
-    loop {
-        let answer = timeout(ANSWER_PATIENCE, answers.next()).await.map_err(|error| failed(error.into()))?;
-        let answer = answer.ok_or_else(|| broken("the connection is closed".to_owned()))?;
-        let number = |name: &str| {
-            let value = answer.headers.as_ref().and_then(|headers| headers.get_last(name));
-            value.and_then(|value| value.as_str().parse::<u64>().ok())
+/// The answers to one request.
+struct Batch {
+    stream: String,
+    answers: ReadyChunks<Subscriber>,
+    /// The last message that came.
+    last: u64,
+}
+
+impl Batch {
+    async fn ask(
+        connection: &Connection,
+        stream: &str,
+        subject: &str,
+        behind: StreamSequence,
+        limit: usize,
+    ) -> Result<Self, ApiError> {
+        let request = DirectRequest {
+            seq: behind.0 + 1,
+            batch: limit.min(BATCH_MESSAGES),
+            max_bytes: BATCH_BYTES,
+            next_by_subj: subject,
         };
-        // Each message, and the end, names the one before it: an answer that was dropped on its way is missed.
-        let before = read.last().map_or(0, |last| last.sequence.0);
-        let follows = number(LAST_SEQUENCE).is_none_or(|last| last == before);
-        match answer.status.map(|status| status.as_u16()) {
-            Some(NOTHING) => return Ok((read, 0)),
-            Some(END) if follows => return Ok((read, number(PENDING).unwrap_or_default())),
-            None if follows => {
-                let message = StreamMessage::try_from(answer).map_err(|error| failed(error.into()))?;
-                read.push(message.into());
-            }
-            None | Some(END) => return Err(broken(format!("an answer behind message {before} is missing"))),
-            Some(status) => {
-                let description = answer.description.as_deref().unwrap_or("no description");
-                return Err(broken(format!("the server answers {status}: {description}")));
+        let request = serde_json::to_vec(&request).map_err(|error| failed(stream, error.into()))?;
+        let client = &connection.client;
+        let inbox = client.new_inbox();
+        let answers = client.subscribe(inbox.clone()).await.map_err(|error| failed(stream, error.into()))?;
+        let ask = format!("{}.DIRECT.GET.{stream}", connection.api_prefix);
+        let asked = client.publish_with_reply(ask, inbox, request.into()).await;
+        asked.map_err(|error| failed(stream, error.into()))?;
+        Ok(Self { stream: stream.to_owned(), answers: answers.ready_chunks(CHUNK_MESSAGES), last: 0 })
+    }
+
+    /// The messages that are there next; at the end of the batch also how many there are behind it.
+    async fn next(&mut self) -> Result<(Vec<StoredMessage>, Option<u64>), ApiError> {
+        let Self { stream, answers, last } = self;
+        let broken = |text: String| failed(stream, std::io::Error::new(std::io::ErrorKind::InvalidData, text).into());
+        let chunk = timeout(ANSWER_PATIENCE, answers.next()).await.map_err(|error| failed(stream, error.into()))?;
+        let chunk = chunk.ok_or_else(|| broken("the connection is closed".to_owned()))?;
+        let mut read: Vec<StoredMessage> = Vec::with_capacity(chunk.len());
+        for answer in chunk {
+            let number = |name: &str| {
+                let value = answer.headers.as_ref().and_then(|headers| headers.get_last(name));
+                value.and_then(|value| value.as_str().parse::<u64>().ok())
+            };
+            // Each message, and the end, names the one before it: an answer that was dropped on its way is missed.
+            let follows = number(LAST_SEQUENCE).is_none_or(|named| named == *last);
+            match answer.status.map(|status| status.as_u16()) {
+                Some(NOTHING) => return Ok((read, Some(0))),
+                Some(END) if follows => return Ok((read, Some(number(PENDING).unwrap_or_default()))),
+                None if follows => {
+                    let message = StreamMessage::try_from(answer).map_err(|error| failed(stream, error.into()))?;
+                    *last = message.sequence;
+                    read.push(message.into());
+                }
+                None | Some(END) => return Err(broken(format!("an answer behind message {last} is missing"))),
+                Some(status) => {
+                    let description = answer.description.as_deref().unwrap_or("no description");
+                    return Err(broken(format!("the server answers {status}: {description}")));
+                }
             }
         }
+        Ok((read, None))
     }
+}
+
+fn failed(stream: &str, error: Box<dyn std::error::Error + Send + Sync>) -> ApiError {
+    ApiError::new(format!("reading {stream}"), error)
 }
 
 /// Reads a stream from a place on, and what comes to it, until it is dropped.
@@ -149,7 +180,6 @@ pub(crate) struct DirectReader(mpsc::Receiver<Result<Vec<StoredMessage>, ApiErro
 
 impl DirectReader {
     pub(crate) fn open(connection: Connection, stream: String, behind: StreamSequence) -> Self {
-        // While one batch is worked on, the next one is fetched.
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(async move {
             let gone = sender.clone();
@@ -167,30 +197,39 @@ impl DirectReader {
     }
 }
 
+/// Hands over what it reads, and at last the error that ends it; whoever reads hears of that, or is gone.
 async fn fetch(
     connection: &Connection,
     stream: &str,
-    mut behind: StreamSequence,
+    behind: StreamSequence,
     sender: mpsc::Sender<Result<Vec<StoredMessage>, ApiError>>,
 ) {
+    if let Err(error) = fetch_all(connection, stream, behind, &sender).await {
+        let _ = sender.send(Err(error)).await;
+    }
+}
+
+async fn fetch_all(
+    connection: &Connection,
+    stream: &str,
+    mut behind: StreamSequence,
+    sender: &mpsc::Sender<Result<Vec<StoredMessage>, ApiError>>,
+) -> Result<(), ApiError> {
     loop {
-        let read = read_batch(connection, stream, EVERYTHING, behind, BATCH_MESSAGES).await.map(|(read, _)| read);
-        match &read {
-            Ok(read) => match read.last() {
-                Some(last) => behind = last.sequence,
-                None => {
-                    tokio::time::sleep(POLL_PAUSE).await;
-                    continue;
-                }
-            },
-            Err(_) => {
-                // Whoever reads hears of it, or is gone.
-                let _ = sender.send(read).await;
-                return;
+        let from = behind;
+        let mut batch = Batch::ask(connection, stream, EVERYTHING, behind, BATCH_MESSAGES).await?;
+        loop {
+            let (messages, left) = batch.next().await?;
+            behind = messages.last().map_or(behind, |last| last.sequence);
+            if !messages.is_empty() && sender.send(Ok(messages)).await.is_err() {
+                return Ok(());
+            }
+            if left.is_some() {
+                break;
             }
         }
-        if sender.send(read).await.is_err() {
-            return;
+        if behind == from {
+            tokio::time::sleep(POLL_PAUSE).await;
         }
     }
 }

@@ -22,6 +22,8 @@ use crate::group_worker::describe;
 pub(crate) const INTERVAL: Duration = Duration::from_millis(500);
 /// A mirror that has taken this much between two sightings is being filled, faster than two could be served by the origin.
 const FAST_MIRROR_MESSAGES: u64 = 5_000;
+/// Sightings in a row in which a mirror may be late before the origin is read instead.
+const LATE_SIGHTINGS: u32 = 2;
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Sightings that wait for the copy to reach them; in a longer backlog the age is that of the oldest.
@@ -164,24 +166,25 @@ pub(crate) enum Source {
 #[derive(Debug, Default)]
 pub(crate) struct SourceChoice {
     before: Option<(Sighting, StreamSequence)>,
+    /// Sightings in a row in which the mirror was late.
+    late: u32,
 }
 
 impl SourceChoice {
-    /// The source to read from now. A mirror is late when it lacks what the origin had a sighting ago and does not come closer fast,
-    /// and has caught up when it has what was passed a sighting ago.
+    /// The source to read from now. A mirror is late when it lacks what the origin had a sighting ago and does not come closer fast;
+    /// it is left when that was so more than once, since one that was made a moment ago begins to be filled. It has caught up when it has
+    /// what was passed a sighting ago.
     pub(crate) fn next(&mut self, source: &Source, passed: StreamSequence, now: Sighting) -> Source {
-        let before = self.before.replace((now, passed));
-        let next = match (source, before) {
-            (Source::Site, Some((before, _)))
-                if now.mirror < before.origin && now.mirror.0 < before.mirror.0 + FAST_MIRROR_MESSAGES =>
-            {
-                Source::Origin
-            }
-            (Source::Origin, Some((_, passed_before))) if now.mirror >= passed_before => Source::Site,
+        let Some((before, passed_before)) = self.before.replace((now, passed)) else { return source.clone() };
+        let is_late = now.mirror < before.origin && now.mirror.0 < before.mirror.0 + FAST_MIRROR_MESSAGES;
+        self.late = if is_late { self.late + 1 } else { 0 };
+        let next = match source {
+            Source::Site if self.late >= LATE_SIGHTINGS => Source::Origin,
+            Source::Origin if now.mirror >= passed_before => Source::Site,
             _ => return source.clone(),
         };
         // What was seen before says nothing about the other source.
-        self.before = None;
+        *self = Self::default();
         next
     }
 }
@@ -200,13 +203,15 @@ mod tests {
         let mut next = |source: Source, passed, sighting| choice.next(&source, StreamSequence(passed), sighting);
         assert_eq!(next(Source::Site, 10, seen(20, 10)), Source::Site, "it may be on its way");
         assert_eq!(next(Source::Site, 20, seen(30, 20)), Source::Site, "it was");
+        assert_eq!(next(Source::Site, 20, seen(40, 20)), Source::Site, "it is late, once");
         assert_eq!(next(Source::Site, 20, seen(40, 20)), Source::Origin);
         assert_eq!(next(Source::Origin, 40, seen(50, 45)), Source::Origin, "no passage of the origin is known yet");
         assert_eq!(next(Source::Origin, 60, seen(60, 39)), Source::Origin);
         assert_eq!(next(Source::Origin, 70, seen(70, 62)), Source::Site, "it has what was passed a sighting ago");
         assert_eq!(next(Source::Site, 70, seen(100_000, 70)), Source::Site, "nothing is known of it any more");
         assert_eq!(next(Source::Site, 9_000, seen(100_000, 9_000)), Source::Site, "it is being filled");
-        assert_eq!(next(Source::Site, 9_500, seen(100_000, 9_500)), Source::Origin, "it stands still, nearly");
+        assert_eq!(next(Source::Site, 9_500, seen(100_000, 9_500)), Source::Site, "it pauses");
+        assert_eq!(next(Source::Site, 9_500, seen(100_000, 9_600)), Source::Origin, "it stands still, nearly");
     }
 
     #[tokio::test(start_paused = true)]
