@@ -1,9 +1,14 @@
 //! What several tests need: the program, streams, messages.
 #![allow(dead_code, reason = "each test file is compiled with this module and uses a part of it")]
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use async_nats::jetstream::{self, stream};
-use freehold_sandbox::NatsServerBinary;
+use freehold_sandbox::{NatsServerBinary, wait_until};
+
+/// How long a cluster may take to make a stream.
+const CREATED: Duration = Duration::from_secs(30);
 
 /// The nats-server of all tests. They fail when there is none.
 pub(crate) async fn binary() -> Result<NatsServerBinary> {
@@ -28,7 +33,9 @@ pub(crate) async fn create_stream(
         num_replicas: replicas,
         ..Default::default()
     };
-    context.create_stream(config).await.with_context(|| format!("cannot create {name}"))?;
+    // A cluster that is complete may still lose its leader a moment later, and the request with it; asked again it is the same stream.
+    let created = || async { context.create_stream(config.clone()).await.is_ok() };
+    wait_until(&format!("stream {name} is created"), CREATED, created).await?;
     Ok(())
 }
 
