@@ -45,29 +45,63 @@ pub async fn ask<A: DeserializeOwned>(
     })
 }
 
+/// What the members know of a lost site, and a ballot for the first of them in a term that is new to them all.
+pub async fn ballot(
+    client: &Client,
+    lost: &SiteName,
+    members: &[&str],
+) -> Result<Result<(Vec<LossAnswer>, Ballot), Refusal>> {
+    let taker = members.first().context("no taker")?.parse()?;
+    let known = match ask_each::<LossAnswer>(client, members, "loss", &LossRequest { lost: lost.clone() }).await? {
+        Ok(known) => known,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let term = known.iter().map(|answer| answer.newest_term).max().unwrap_or_default().next();
+    Ok(Ok((known, Ballot { term, taker })))
+}
+
+/// Has members seal a lost site's log.
+pub async fn seal(
+    client: &Client,
+    lost: &SiteName,
+    ballot: &Ballot,
+    members: &[&str],
+) -> Result<Result<Vec<SealAnswer>, Refusal>> {
+    let request = SealRequest { lost: lost.clone(), ballot: ballot.clone() };
+    ask_each(client, members, "seal", &request).await
+}
+
 /// Takes a site over; the members are those that are asked, the taker the first of them.
 pub async fn take_over(client: &Client, lost: &str, members: &[&str]) -> Result<Result<Taken, Refusal>> {
     let lost: SiteName = lost.parse()?;
-    let taker: SiteName = members.first().context("no taker")?.parse()?;
-    let mut known: Vec<LossAnswer> = Vec::new();
-    for member in members {
-        match ask(client, member, "loss", &LossRequest { lost: lost.clone() }).await? {
-            Ok(answer) => known.push(answer),
-            Err(refusal) => return Ok(Err(refusal)),
-        }
-    }
-    let term = known.iter().map(|answer| answer.newest_term).max().unwrap_or_default().next();
-    let ballot = Ballot { term, taker };
-    let mut sealed: Vec<SealAnswer> = Vec::new();
-    for member in members {
-        match ask(client, member, "seal", &SealRequest { lost: lost.clone(), ballot: ballot.clone() }).await? {
-            Ok(answer) => sealed.push(answer),
-            Err(refusal) => return Ok(Err(refusal)),
-        }
-    }
+    let (known, ballot) = match ballot(client, &lost, members).await? {
+        Ok(known) => known,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let sealed = match seal(client, &lost, &ballot, members).await? {
+        Ok(sealed) => sealed,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
     let request = TakeOverRequest { lost, ballot: ballot.clone(), sealed };
     let answer = ask(client, members[0], "take-over", &request).await?;
     Ok(answer.map(|answer| Taken { known, ballot, answer }))
+}
+
+/// Asks sites in turn, up to the first that refuses.
+async fn ask_each<A: DeserializeOwned>(
+    client: &Client,
+    sites: &[&str],
+    what: &str,
+    request: &impl Serialize,
+) -> Result<Result<Vec<A>, Refusal>> {
+    let mut answers = Vec::new();
+    for site in sites {
+        match ask(client, site, what, request).await? {
+            Ok(answer) => answers.push(answer),
+            Err(refusal) => return Ok(Err(refusal)),
+        }
+    }
+    Ok(Ok(answers))
 }
 
 /// Gives records back: the right to create them, and each that exists.

@@ -46,6 +46,38 @@ impl ThreeSites {
         Ok(Self { sandbox, instances: started, clients, _data: data })
     }
 
+    /// Kills a site's servers and instances.
+    pub async fn kill(&self, site: &str) -> Result<()> {
+        for server in self.sandbox.site(site).servers() {
+            server.kill().await?;
+        }
+        self.kill_instances(site).await
+    }
+
+    /// Kills a site's instances.
+    pub async fn kill_instances(&self, site: &str) -> Result<()> {
+        for (_, instance) in self.instances.iter().filter(|(its, _)| *its == site) {
+            instance.process().kill().await?;
+        }
+        Ok(())
+    }
+
+    /// Starts a site's servers again.
+    pub async fn restart_servers(&self, site: &str) -> Result<()> {
+        for server in self.sandbox.site(site).servers() {
+            server.restart().await?;
+        }
+        Ok(())
+    }
+
+    /// Starts a site's instances again, and waits until they answer.
+    pub async fn restart_instances(&mut self, site: &str) -> Result<()> {
+        for (_, instance) in self.instances.iter_mut().filter(|(its, _)| *its == site) {
+            instance.restart().await?;
+        }
+        Ok(())
+    }
+
     /// Waits until all instances have the same, and as many records over all logs as `records` says, if it does.
     pub async fn all_equal(&self, records: impl Into<Option<u64>>) -> Result<()> {
         let of_site = |site: &str| SITES.iter().position(|it| *it == site).unwrap_or_default();

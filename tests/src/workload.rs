@@ -111,6 +111,23 @@ async fn work(
     Ok(number)
 }
 
+/// How often a counter was changed. An instance that starts again meanwhile answers nothing: who waits asks again.
+pub async fn changes(client: &Client, id: &str) -> Result<u64> {
+    let options = SendOptions { timeout: Duration::from_secs(1), ..SendOptions::default() };
+    let body = serde_json::json!({ "id": id }).to_string();
+    let answer = client.request(&kind(), "get", body.into(), &options).await?;
+    let view: serde_json::Value =
+        serde_json::from_slice(&answer.result.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?)?;
+    view["record"]["changes"].as_u64().context("no counter")
+}
+
+/// What the instances of the service say of themselves, as far as they do within this time.
+pub async fn statuses(client: &Client, patience: Duration) -> Result<Vec<serde_json::Value>> {
+    let answers = client.ask_all("$SRV.STATS.counters", patience).await?;
+    let stats = answers.iter().filter_map(|answer| serde_json::from_slice::<serde_json::Value>(answer).ok());
+    Ok(stats.map(|mut stats| stats["data"].take()).collect())
+}
+
 /// Sends a command until it is answered.
 pub async fn send(
     client: &Client,

@@ -50,10 +50,8 @@ async fn service(sandbox: &Sandbox, site: &str, data: &Path) -> Result<RunningSe
 
 /// The age that one site's service gives its copy of the other's records.
 async fn age_ms(client: &Client, origin: &str) -> Result<Option<u64>> {
-    let answers = client.ask_all("$SRV.STATS.counters", Duration::from_millis(100)).await?;
-    let own = answers.iter().filter_map(|answer| serde_json::from_slice::<serde_json::Value>(answer).ok());
-    let mut ages = own.map(|stats| stats["data"]["age_ms"][origin].clone()).filter(|age| !age.is_null());
-    Ok(ages.next().and_then(|age| age.as_u64()))
+    let statuses = workload::statuses(client, Duration::from_millis(100)).await?;
+    Ok(statuses.iter().map(|status| &status["age_ms"][origin]).find(|age| !age.is_null()).and_then(|age| age.as_u64()))
 }
 
 async fn changes(client: &Client, record: &str) -> u64 {
@@ -97,7 +95,6 @@ async fn copies_are_equal_soon_after_a_cut_and_their_age_is_told_during_it() -> 
     Ok(())
 }
 
-/// A mirror can stand still for more than a minute after a cut, and for good when somebody has frozen it.
 /// Its mirror is made a moment before, and is empty: that is not all that there is.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_at_a_new_site_is_ready_when_it_has_what_the_others_had() -> Result<()> {
@@ -122,6 +119,7 @@ async fn an_instance_at_a_new_site_is_ready_when_it_has_what_the_others_had() ->
     Ok(())
 }
 
+/// A mirror can stand still for more than a minute after a cut, and for good when somebody has frozen it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_goes_on_although_its_mirror_stands_still() -> Result<()> {
     let Sites { sandbox, services, ewr, jfk, .. } = two_sites().await?;

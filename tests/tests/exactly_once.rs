@@ -57,11 +57,8 @@ async fn kills(sandbox: Sandbox, count: usize) -> Result<()> {
 }
 
 async fn each_holds_its_half(client: &Client) -> bool {
-    let answers = client.ask_all("$SRV.STATS.counters", Duration::from_millis(200)).await.unwrap_or_default();
-    let held = answers.iter().filter_map(|answer| {
-        let answer: serde_json::Value = serde_json::from_slice(answer).ok()?;
-        answer["data"]["groups_held"].as_u64()
-    });
+    let statuses = workload::statuses(client, Duration::from_millis(200)).await.unwrap_or_default();
+    let held = statuses.iter().filter_map(|status| status["groups_held"].as_u64());
     held.collect::<Vec<_>>() == [u64::from(GROUPS / 2); 2]
 }
 

@@ -10,7 +10,8 @@ use crate::error::ApiError;
 
 /// How long the server may take to say it.
 const PATIENCE: Duration = Duration::from_secs(2);
-const USER_INFO: &str = "$SYS.REQ.USER.INFO";
+/// Where a user asks who it is, and what it may do.
+pub const USER_INFO: &str = "$SYS.REQ.USER.INFO";
 
 /// What a user may do.
 #[derive(Debug, Clone, Default, Deserialize)]

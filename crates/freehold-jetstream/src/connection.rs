@@ -187,7 +187,7 @@ impl Connection {
     pub fn in_domain(&self, site: &SiteName) -> Self {
         let jetstream =
             jetstream::ContextBuilder::new().domain(site.as_str()).timeout(API_TIMEOUT).build(self.client.clone());
-        Self { jetstream, api_prefix: format!("$JS.{site}.API"), ..self.clone() }
+        Self { jetstream, api_prefix: api_prefix(site), ..self.clone() }
     }
 
     /// Asks a private subject of an instance whether it is alive.
@@ -267,6 +267,11 @@ async fn connect(
 ) -> Result<async_nats::Client, ConnectError> {
     let connected = native.connect(options.addresses()).await;
     connected.map_err(|source| ConnectError::Refused { url: options.url.clone(), source })
+}
+
+/// What the subjects of a site's JetStream API begin with, as other sites reach it.
+pub(crate) fn api_prefix(site: &SiteName) -> String {
+    format!("$JS.{site}.API")
 }
 
 fn context(client: &async_nats::Client) -> jetstream::Context {

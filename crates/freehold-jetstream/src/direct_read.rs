@@ -26,8 +26,8 @@ use crate::error::ApiError;
 const BATCH_MESSAGES: usize = 32_768;
 /// Bytes that are asked for at once; one message more than that may come.
 const BATCH_BYTES: usize = 16 << 20;
-/// Messages that are handed over at once.
-const CHUNK_MESSAGES: usize = 2_048;
+/// Messages that are handed over at once, in whichever way they are read.
+pub(crate) const CHUNK_MESSAGES: usize = 2_048;
 /// How long the next message of a batch may take: the first comes when the server has counted.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
 /// The pause before a stream that had no more is asked again.

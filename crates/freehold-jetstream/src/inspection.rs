@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use freehold_core::{SiteName, StreamSequence, subject};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, api_prefix};
 use crate::error::ApiError;
 use crate::sites_log::SEALED_KEY;
 
@@ -173,7 +173,7 @@ fn facts(info: StreamInfo) -> StreamFacts {
 /// Asks a site's JetStream; nothing where it does not have what was asked for.
 async fn ask<T: DeserializeOwned>(connection: &Connection, site: &SiteName, what: &str) -> Result<Option<T>, ApiError> {
     let request = async_nats::Request::new().payload(Bytes::new()).timeout(Some(PATIENCE));
-    let reply = connection.client.send_request(format!("$JS.{site}.API.{what}"), request).await;
+    let reply = connection.client.send_request(format!("{}.{what}", api_prefix(site)), request).await;
     let reply = reply.map_err(|error| ApiError::new(format!("asking site {site}"), error))?;
     let read = |error| ApiError::new(format!("reading the answer of site {site}"), error);
     match serde_json::from_slice::<Failed>(&reply.payload).map_err(read)?.error {

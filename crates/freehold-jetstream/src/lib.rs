@@ -20,7 +20,7 @@ mod sites_log;
 mod stall;
 mod stranded_log;
 
-pub use access::{Access, Permission};
+pub use access::{Access, Permission, USER_INFO};
 pub use client::{Answer, Client, SendOptions};
 pub use command_log::{
     AppendError, Appended, CommandConsumer, CommandConsumerError, CommandLog, CommandLogRoom, CommandReader,

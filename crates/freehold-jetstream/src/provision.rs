@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, PushConsumer, push};
+use async_nats::jetstream::consumer::{AckPolicy, push};
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{
     Config, ConsumerErrorKind, DiscardPolicy, RetentionPolicy, StorageType, StreamConsumerSource,
@@ -195,9 +195,9 @@ pub async fn plan(connection: &Connection, options: &ProvisionOptions) -> Result
     }
     let records = subject::records_stream(&options.site);
     for other in options.sites.iter().filter(|other| options.mirror_consumers && **other != options.site) {
-        let config = mirror_consumer(&options.site, other);
-        if find_consumer(&connection.jetstream, &records, &subject::mirror_consumer(other)).await?.is_none() {
-            steps.push(PlanStep::CreateMirrorConsumer { stream: records.clone(), config: Box::new(config) });
+        if !has_consumer(&connection.jetstream, &records, &subject::mirror_consumer(other)).await? {
+            let config = Box::new(mirror_consumer(&options.site, other));
+            steps.push(PlanStep::CreateMirrorConsumer { stream: records.clone(), config });
         }
     }
     let bucket = subject::members_bucket(&options.site);
@@ -261,19 +261,15 @@ async fn find_stream(jetstream: &jetstream::Context, name: &str) -> Result<Optio
     }
 }
 
-async fn find_consumer(
-    jetstream: &jetstream::Context,
-    stream: &str,
-    name: &str,
-) -> Result<Option<PushConsumer>, ApiError> {
-    match jetstream.get_consumer_from_stream(name, stream).await {
-        Ok(consumer) => Ok(Some(consumer)),
+async fn has_consumer(jetstream: &jetstream::Context, stream: &str, name: &str) -> Result<bool, ApiError> {
+    match jetstream.get_consumer_from_stream::<push::Config, _, _>(name, stream).await {
+        Ok(_) => Ok(true),
         Err(error) => match error.kind() {
             // The plan may be made before the stream is.
             ConsumerErrorKind::JetStream(answer)
                 if [ErrorCode::CONSUMER_NOT_FOUND, ErrorCode::STREAM_NOT_FOUND].contains(&answer.error_code()) =>
             {
-                Ok(None)
+                Ok(false)
             }
             _ => Err(ApiError::new(format!("asking for consumer {name} of {stream}"), error)),
         },

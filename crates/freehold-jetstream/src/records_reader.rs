@@ -13,14 +13,12 @@ use freehold_core::{Confirmation, KindName, LogMessage, LogTime, SiteName, Strea
 
 use crate::command_log::milliseconds;
 use crate::connection::Connection;
-use crate::direct_read::{DirectReader, StoredMessage};
+use crate::direct_read::{CHUNK_MESSAGES, DirectReader, StoredMessage};
 use crate::error::ApiError;
 use crate::records_log::{log_state, newest_message, open_consumer};
 use crate::sites_log::read_takeover;
 use crate::stall::StallWatch;
 
-/// Messages that a reader hands over at once.
-const MAX_READ_AT_ONCE: usize = 2048;
 /// How long a reader may deliver nothing before it is asked whether something waits.
 const READER_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -248,7 +246,7 @@ impl ConsumerFeed {
     ) -> Result<Self, RecordsReaderError> {
         let consumer = open_consumer(connection, stream, filters.to_vec(), behind).await?;
         let messages = consumer.clone().messages().await.map_err(|error| gone(error.into()))?;
-        let messages = messages.ready_chunks(MAX_READ_AT_ONCE);
+        let messages = messages.ready_chunks(CHUNK_MESSAGES);
         Ok(Self { consumer, messages, last_delivery: 0, stall: StallWatch::new(READER_PATIENCE) })
     }
 

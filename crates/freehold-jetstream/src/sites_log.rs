@@ -12,7 +12,7 @@ use freehold_core::{
     Incarnation, Life, LogMessage, PublishFailure, Seal, SiteName, StreamSequence, Takeover, TakeoverMessage,
 };
 
-use crate::connection::Connection;
+use crate::connection::{Connection, api_prefix};
 use crate::direct_read::{EVERYTHING, StoredMessage, read_range};
 use crate::error::ApiError;
 use crate::provision::INCARNATION_KEY;
@@ -290,7 +290,7 @@ pub(crate) fn mirror_of(origin: &SiteName, consumer: Option<StreamConsumerSource
 fn log_at(site: &SiteName, origin: &SiteName) -> Source {
     Source {
         name: subject::records_stream(origin),
-        external: Some(External { api_prefix: format!("$JS.{site}.API"), delivery_prefix: None }),
+        external: Some(External { api_prefix: api_prefix(site), delivery_prefix: None }),
         ..Source::default()
     }
 }

@@ -48,18 +48,11 @@ async fn change(client: &Client, times: u64, records: u64) -> Result<()> {
     Ok(())
 }
 
-/// How far a site's instances have an origin's log.
-struct Position(u64);
-
-impl Position {
-    async fn of(client: &Client, origin: &str) -> Result<Self> {
-        let answers = client.ask_all("$SRV.STATS.counters", Duration::from_millis(50)).await?;
-        let positions = answers.iter().filter_map(|answer| {
-            let stats: serde_json::Value = serde_json::from_slice(answer).ok()?;
-            stats["data"]["applied"][origin].as_u64()
-        });
-        Ok(Self(positions.min().context("no instance answers")?))
-    }
+/// How far the instances that answer have an origin's log, all of them.
+async fn position(client: &Client, origin: &str) -> Result<u64> {
+    let statuses = workload::statuses(client, Duration::from_millis(50)).await?;
+    let positions = statuses.iter().filter_map(|status| status["applied"][origin].as_u64());
+    positions.min().context("no instance answers")
 }
 
 #[tokio::main]
@@ -116,12 +109,12 @@ async fn main() -> Result<()> {
 
     sandbox.cut("jfk").await?;
     change(&client, UPDATES, records).await?;
-    let last = Position::of(&client, "ewr").await?;
+    let last = position(&client, "ewr").await?;
     sandbox.heal("jfk")?;
     let begun = Instant::now();
     sandbox.wait_linked("jfk").await?;
     let linked = begun.elapsed();
-    let equal = || async { Position::of(&jfk, "ewr").await.is_ok_and(|there| there.0 >= last.0) };
+    let equal = || async { position(&jfk, "ewr").await.is_ok_and(|there| there >= last) };
     wait_until("the copy is equal", READY, equal).await?;
     let took = begun.elapsed();
     let rate = UPDATES as f64 / (took - linked).as_secs_f64();

@@ -127,3 +127,11 @@ pub(crate) async fn logs(owner: &async_nats::Client, site: &str) -> Result<Vec<(
     }
     Ok(found)
 }
+
+/// Checks that a site's logs still have all that they had before.
+pub(crate) async fn ensure_kept(owner: &async_nats::Client, site: &str, before: &[(String, u64, u64)]) -> Result<()> {
+    for ((name, first, messages), after) in before.iter().zip(logs(owner, site).await?) {
+        ensure!(after.1 == *first && after.2 >= *messages, "{name} had {messages} from {first}, now {after:?}");
+    }
+    Ok(())
+}

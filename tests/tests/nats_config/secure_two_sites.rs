@@ -263,10 +263,7 @@ async fn a_site_may_read_at_the_other_and_do_nothing_else() -> Result<()> {
     // Behind all of those on the link.
     ensure!(reads().await, "the last request was not answered");
     peer::ensure_nothing_stored(&own, "ewr").await?;
-    let after = peer::logs(&own, "ewr").await?;
-    for ((name, first, messages), after) in before.iter().zip(after) {
-        ensure!(after.1 == *first && after.2 >= *messages, "{name} had {messages} from {first}, now {after:?}");
-    }
+    peer::ensure_kept(&own, "ewr", &before).await?;
     for number in 3..=10 {
         add(&given.jfk, "ewr-1", number).await?;
     }

@@ -1,5 +1,6 @@
 //! What operators and clients ask of three sites.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -37,6 +38,15 @@ pub(crate) async fn stranded(place: &ThreeSites, site: &str) -> Result<Vec<Stran
     Ok(log.entries().await?.into_iter().map(|(_, _, entry)| entry).collect())
 }
 
+/// The updates among them: of which record, and which version.
+pub(crate) fn updates(stranded: &[Stranded]) -> BTreeSet<(String, u64)> {
+    let update = |entry: &Stranded| match entry {
+        Stranded::Update { update, .. } => Some((update.id.to_string(), update.version.0)),
+        _ => None,
+    };
+    stranded.iter().filter_map(update).collect()
+}
+
 pub(crate) async fn add(client: &Client, id: &str, command_id: &str) -> Result<counter::Total> {
     let answer = workload::send(client, "add", &json!({ "id": id, "amount": 1 }), Some(command_id)).await?;
     workload::reply(&answer).with_context(|| id.to_owned())
@@ -48,15 +58,6 @@ pub(crate) async fn owner(client: &Client, id: &str) -> Result<String> {
     let answer = client.request(&workload::kind(), "get", body.into(), &options).await?;
     let view: Value = serde_json::from_slice(&answer.result.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?)?;
     Ok(view["owner"].as_str().context("no owner")?.to_owned())
-}
-
-/// How often a counter was changed. An instance that starts again meanwhile answers nothing: who waits asks again.
-pub(crate) async fn changes(client: &Client, id: &str) -> Result<u64> {
-    let options = SendOptions { timeout: ASK_AGAIN, ..SendOptions::default() };
-    let body = json!({ "id": id }).to_string();
-    let answer = client.request(&workload::kind(), "get", body.into(), &options).await?;
-    let view: Value = serde_json::from_slice(&answer.result.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?)?;
-    view["record"]["changes"].as_u64().context("no counter")
 }
 
 /// Waits until every member mirrors a site again that was taken over.

@@ -126,12 +126,7 @@ async fn the_drill() -> Result<()> {
     // it has decided then.
     place.sandbox.cut("lga").await?;
     tokio::time::sleep(ALONE).await;
-    for server in place.sandbox.site("lga").servers() {
-        server.kill().await?;
-    }
-    for (_, instance) in place.instances.iter().filter(|(site, _)| *site == "lga") {
-        instance.process().kill().await?;
-    }
+    place.kill("lga").await?;
     let begun = Instant::now();
     let taken = take_over(&place.clients[1], "lga", &["jfk", "ewr"]).await?;
     let taken = taken.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
@@ -139,14 +134,10 @@ async fn the_drill() -> Result<()> {
     for clients in &clients[..2] {
         clients.go_on().await?;
     }
-    for server in place.sandbox.site("lga").servers() {
-        server.restart().await?;
-    }
+    place.restart_servers("lga").await?;
     place.sandbox.heal("lga")?;
     place.sandbox.wait_linked("lga").await?;
-    for (_, instance) in place.instances.iter_mut().filter(|(site, _)| *site == "lga") {
-        instance.restart().await?;
-    }
+    place.restart_instances("lga").await?;
     wait_back(&place.clients[1], "lga", &["jfk", "ewr"]).await?;
     for clients in &clients {
         clients.go_on().await?;

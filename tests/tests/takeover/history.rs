@@ -32,9 +32,8 @@ async fn are_repeats(client: &Client, site: &str) -> Result<()> {
 
 /// How the instance at a client's site says that it is with an origin's log.
 async fn health(client: &Client, origin: &str) -> Result<Value> {
-    let answers = client.ask_all("$SRV.STATS.counters", Duration::from_millis(200)).await?;
-    let answer: Value = serde_json::from_slice(answers.first().context("nobody answers")?)?;
-    Ok(answer["data"]["health"][origin].clone())
+    let statuses = workload::statuses(client, Duration::from_millis(200)).await?;
+    Ok(statuses.first().context("nobody answers")?["health"][origin].clone())
 }
 
 #[tokio::test(flavor = "multi_thread")]

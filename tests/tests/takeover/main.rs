@@ -20,7 +20,7 @@ use freehold_tests::takeover::{give_back, take_over};
 use freehold_tests::workload::{self, Workload};
 use serde_json::json;
 
-use deployment::{SOON, add, all_equal, changes, owner, start, stranded, wait_back};
+use deployment::{SOON, add, all_equal, owner, start, stranded, updates, wait_back};
 
 /// What the taker owns can be changed within this.
 const WRITABLE: Duration = Duration::from_secs(2);
@@ -74,20 +74,13 @@ async fn a_lost_site_is_taken_over_and_comes_back_as_a_copy() -> Result<()> {
     let set_aside = || async { stranded(&place, "ewr").await.is_ok_and(|stranded| stranded.len() >= 12) };
     wait_until("what does not count is set aside", SOON, set_aside).await?;
     // It answers only when it is a copy.
-    let answers = || async { changes(&ewr, "ewr-1").await.is_ok_and(|changes| changes == 2) };
+    let answers = || async { workload::changes(&ewr, "ewr-1").await.is_ok_and(|changes| changes == 2) };
     wait_until("what was decided alone does not count", SOON, answers).await?;
-    ensure!(changes(&ewr, "ewr-2").await? == 1);
+    ensure!(workload::changes(&ewr, "ewr-2").await? == 1);
     let stranded = stranded(&place, "ewr").await?;
-    let updates: BTreeSet<_> = stranded
-        .iter()
-        .filter_map(|entry| match entry {
-            Stranded::Update { update, .. } => Some((update.id.to_string(), update.version.0)),
-            _ => None,
-        })
-        .collect();
     let expected: BTreeSet<_> = (0..6).map(|number| (format!("ewr-{number}"), 2)).collect();
     // What had waited for it may have been decided there, too, before it heard that it was taken over.
-    let updates: BTreeSet<_> = updates.into_iter().filter(|(id, _)| id != "ewr-7").collect();
+    let updates: BTreeSet<_> = updates(&stranded).into_iter().filter(|(id, _)| id != "ewr-7").collect();
     ensure!(updates == expected, "{updates:?}");
     let commands: Vec<_> = stranded
         .iter()
@@ -128,22 +121,13 @@ async fn clients_go_on_while_a_site_is_killed_and_taken_over() -> Result<()> {
         wait_until("the clients make progress", SOON, reached).await
     };
     going(&at_jfk, 50).await?;
-    for server in place.sandbox.site("ewr").servers() {
-        server.kill().await?;
-    }
-    for (_, instance) in place.instances.iter().filter(|(site, _)| *site == "ewr") {
-        instance.process().kill().await?;
-    }
+    place.kill("ewr").await?;
     going(&at_lga, 50).await?;
     take_over(&lga, "ewr", &["jfk", "lga"]).await?.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
     going(&at_jfk, 50).await?;
-    for server in place.sandbox.site("ewr").servers() {
-        server.restart().await?;
-    }
+    place.restart_servers("ewr").await?;
     place.sandbox.wait_linked("ewr").await?;
-    for (_, instance) in place.instances.iter_mut().filter(|(site, _)| *site == "ewr") {
-        instance.restart().await?;
-    }
+    place.restart_instances("ewr").await?;
     going(&at_jfk, 50).await?;
     let sent = at_jfk.finish(&jfk, "ewr-j").await? + at_lga.finish(&lga, "jfk-l").await?;
     println!("{sent} commands around a takeover");
@@ -183,7 +167,7 @@ async fn s37_of_two_takers_one_wins_and_the_other_is_told() -> Result<()> {
     ensure!(add(&jfk, "ewr-1", "after").await?.changes == 2);
     place.sandbox.heal("ewr")?;
     place.sandbox.wait_linked("ewr").await?;
-    let is_copy = || async { changes(&ewr, "ewr-1").await.is_ok_and(|changes| changes == 2) };
+    let is_copy = || async { workload::changes(&ewr, "ewr-1").await.is_ok_and(|changes| changes == 2) };
     wait_until("the lost site is a copy", SOON, is_copy).await?;
     all_equal(place).await
 }
@@ -213,7 +197,7 @@ async fn s38_a_takeover_without_a_member_is_what_counts_when_that_one_is_back() 
         place.sandbox.wait_linked(site).await?;
     }
     let is_right = || async {
-        let (one, two) = (changes(&lga, "ewr-1").await?, changes(&lga, "ewr-2").await?);
+        let (one, two) = (workload::changes(&lga, "ewr-1").await?, workload::changes(&lga, "ewr-2").await?);
         anyhow::Ok(one == 1 && two == 2 && owner(&lga, "ewr-1").await? == "jfk")
     };
     let is_right = || async { is_right().await.unwrap_or(false) };
@@ -221,10 +205,7 @@ async fn s38_a_takeover_without_a_member_is_what_counts_when_that_one_is_back() 
     place.sandbox.heal("ewr")?;
     place.sandbox.wait_linked("ewr").await?;
     wait_back(&jfk, "ewr", &["jfk", "lga"]).await?;
-    let updates = stranded(&place, "ewr").await?.into_iter().filter_map(|entry| match entry {
-        Stranded::Update { update, .. } => Some((update.id.to_string(), update.version.0)),
-        _ => None,
-    });
-    ensure!(updates.collect::<BTreeSet<_>>() == BTreeSet::from([("ewr-1".to_owned(), 2)]), "not what was left out");
+    let updates = updates(&stranded(&place, "ewr").await?);
+    ensure!(updates == BTreeSet::from([("ewr-1".to_owned(), 2)]), "not what was left out");
     all_equal(place).await
 }

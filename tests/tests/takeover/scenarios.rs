@@ -4,16 +4,17 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use freehold::runtime::{TakeOverAnswer, TakeOverRequest};
 use freehold::{Client, SendOptions};
-use freehold_core::{CommandId, ErrorCode, Stranded};
+use freehold_core::{CommandId, ErrorCode, SiteName};
 use freehold_sandbox::wait_until;
 use freehold_tests::counter::Total;
-use freehold_tests::takeover::{ask, give_back, take_over};
+use freehold_tests::takeover::{ask, ballot, give_back, seal, take_over};
 use freehold_tests::three_sites::ThreeSites;
 use freehold_tests::workload;
 use serde_json::json;
 
-use crate::deployment::{SOON, add, all_equal, changes, owner, start, stranded, wait_back};
+use crate::deployment::{SOON, add, all_equal, owner, start, stranded, updates, wait_back};
 
 /// Updates of a record that a log keeps, and more.
 const BEYOND_THE_HISTORY: usize = 70;
@@ -25,31 +26,6 @@ fn clients(place: &ThreeSites) -> [Client; 3] {
 async fn take_over_or_fail(client: &Client, lost: &str, members: &[&str]) -> Result<()> {
     let taken = take_over(client, lost, members).await?;
     taken.map(|_| ()).map_err(|refusal| anyhow::anyhow!("{refusal:?}"))
-}
-
-/// Kills a site's servers and instances.
-async fn kill(place: &ThreeSites, site: &str) -> Result<()> {
-    for server in place.sandbox.site(site).servers() {
-        server.kill().await?;
-    }
-    for (_, instance) in place.instances.iter().filter(|(its, _)| *its == site) {
-        instance.process().kill().await?;
-    }
-    Ok(())
-}
-
-async fn restart_servers(place: &ThreeSites, site: &str) -> Result<()> {
-    for server in place.sandbox.site(site).servers() {
-        server.restart().await?;
-    }
-    Ok(place.sandbox.wait_linked(site).await?)
-}
-
-async fn restart_instances(place: &mut ThreeSites, site: &str) -> Result<()> {
-    for (_, instance) in place.instances.iter_mut().filter(|(its, _)| *its == site) {
-        instance.restart().await?;
-    }
-    Ok(())
 }
 
 /// Asks for a rejection: nothing can be taken from an empty counter.
@@ -77,7 +53,7 @@ async fn s29_a_rejection_stays_one_after_a_move_and_after_a_takeover() -> Result
     for client in [&jfk, &lga] {
         for id in ["ewr-1", "ewr-2"] {
             ensure!(take(client, id, "rejected").await? == ErrorCode::Rejected, "{id}");
-            ensure!(changes(client, id).await? == 1, "{id}");
+            ensure!(workload::changes(client, id).await? == 1, "{id}");
         }
     }
     place.sandbox.heal("ewr")?;
@@ -136,11 +112,12 @@ async fn s40_a_lost_sites_server_returns_alone_and_nothing_of_its_tail_counts() 
     for number in 0..50 {
         add(&ewr, "ewr-1", &format!("alone-{number}")).await?;
     }
-    kill(&place, "ewr").await?;
+    place.kill("ewr").await?;
     take_over_or_fail(&jfk, "ewr", &["jfk", "lga"]).await?;
     ensure!(add(&lga, "ewr-1", "after").await?.changes == 2);
     place.sandbox.heal("ewr")?;
-    restart_servers(&place, "ewr").await?;
+    place.restart_servers("ewr").await?;
+    place.sandbox.wait_linked("ewr").await?;
     // Long enough for a mirror to fetch it all; the clients' commands show that everything goes on.
     for number in 0..20 {
         ensure!(add(&lga, "ewr-1", &format!("later-{number}")).await?.changes == 3 + number);
@@ -150,10 +127,9 @@ async fn s40_a_lost_sites_server_returns_alone_and_nothing_of_its_tail_counts() 
         ensure!(counter.changes == 22, "{counter:?}");
         ensure!(owner(client, "ewr-1").await? == "jfk");
     }
-    restart_instances(&mut place, "ewr").await?;
+    place.restart_instances("ewr").await?;
     wait_back(&jfk, "ewr", &["jfk", "lga"]).await?;
-    let tail = stranded(&place, "ewr").await?;
-    let updates: u64 = tail.iter().map(|entry| u64::from(matches!(entry, Stranded::Update { .. }))).sum();
+    let updates = updates(&stranded(&place, "ewr").await?).len();
     ensure!(updates > 0 && workload::read_at_least(&ewr, "ewr-1", 22).await?.changes == 22, "{updates} updates");
     all_equal(place).await
 }
@@ -177,11 +153,7 @@ async fn s45_an_id_that_both_have_created_is_the_takers() -> Result<()> {
         ensure!(workload::read_at_least(client, "ewr-new", 1).await?.changes == 1);
         ensure!(owner(client, "ewr-new").await? == "jfk");
     }
-    let set_aside = stranded(&place, "ewr").await?.into_iter().filter_map(|entry| match entry {
-        Stranded::Update { update, .. } => Some((update.id.to_string(), update.version.0)),
-        _ => None,
-    });
-    let set_aside: BTreeSet<_> = set_aside.collect();
+    let set_aside = updates(&stranded(&place, "ewr").await?);
     ensure!(set_aside == (1..=3).map(|version| ("ewr-new".to_owned(), version)).collect(), "{set_aside:?}");
     all_equal(place).await
 }
@@ -189,8 +161,6 @@ async fn s45_an_id_that_both_have_created_is_the_takers() -> Result<()> {
 /// S47: whoever takes part in a takeover and a return is killed at each step of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn s47_a_takeover_and_a_return_are_gone_on_with_after_a_kill_at_each_step() -> Result<()> {
-    use freehold::runtime::{LossAnswer, LossRequest, SealAnswer, SealRequest, TakeOverAnswer, TakeOverRequest};
-
     let mut place = start(&["one"]).await?;
     let [ewr, jfk, lga] = clients(&place);
     let ids: Vec<_> = (0..200).map(|number| format!("ewr-{number}")).collect();
@@ -205,46 +175,33 @@ async fn s47_a_takeover_and_a_return_are_gone_on_with_after_a_kill_at_each_step(
     for id in &ids[..20] {
         add(&ewr, id, "alone").await?;
     }
-    kill(&place, "ewr").await?;
+    place.kill("ewr").await?;
 
-    let lost: freehold_core::SiteName = "ewr".parse()?;
-    let mut term = freehold_core::Term::default();
-    for member in ["jfk", "lga"] {
-        let answer = ask::<LossAnswer>(&jfk, member, "loss", &LossRequest { lost: lost.clone() }).await?;
-        term = term.max(answer.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?.newest_term);
-    }
-    let ballot = freehold_core::Ballot { term: term.next(), taker: "jfk".parse()? };
-    let seal = SealRequest { lost: lost.clone(), ballot: ballot.clone() };
+    let refused = |refusal| anyhow::anyhow!("{refusal:?}");
+    let lost: SiteName = "ewr".parse()?;
+    let members = ["jfk", "lga"];
+    let (_, ballot) = ballot(&jfk, &lost, &members).await?.map_err(refused)?;
     for (member, client) in [("jfk", &jfk), ("lga", &lga)] {
-        ask::<SealAnswer>(client, member, "seal", &seal).await?.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+        seal(client, &lost, &ballot, &[member]).await?.map_err(refused)?;
         // The member dies behind its seal: asked again it says the same.
-        for (_, instance) in place.instances.iter_mut().filter(|(site, _)| *site == member) {
-            instance.process().kill().await?;
-            instance.restart().await?;
-        }
+        place.kill_instances(member).await?;
+        place.restart_instances(member).await?;
     }
-    let mut sealed = Vec::new();
-    for member in ["jfk", "lga"] {
-        let answer = ask::<SealAnswer>(&jfk, member, "seal", &seal).await?;
-        sealed.push(answer.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?);
-    }
-    let request = TakeOverRequest { lost: lost.clone(), ballot, sealed };
-    ask::<TakeOverAnswer>(&jfk, "jfk", "take-over", &request)
-        .await?
-        .map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+    let sealed = seal(&jfk, &lost, &ballot, &members).await?.map_err(refused)?;
+    let request = TakeOverRequest { lost, ballot, sealed };
+    ask::<TakeOverAnswer>(&jfk, "jfk", "take-over", &request).await?.map_err(refused)?;
     // The taker dies while it adopts, more than once.
     for _ in 0..3 {
-        for (_, instance) in place.instances.iter_mut().filter(|(site, _)| *site == "jfk") {
-            instance.process().kill().await?;
-            instance.restart().await?;
-        }
+        place.kill_instances("jfk").await?;
+        place.restart_instances("jfk").await?;
     }
     for id in &ids {
         ensure!(add(&lga, id, "after").await?.changes == 2, "{id}");
     }
 
     place.sandbox.heal("ewr")?;
-    restart_servers(&place, "ewr").await?;
+    place.restart_servers("ewr").await?;
+    place.sandbox.wait_linked("ewr").await?;
     // The returning site dies on its way, at several moments of it.
     for pause in [0, 30, 100, 300] {
         for (_, instance) in place.instances.iter_mut().filter(|(site, _)| *site == "ewr") {
@@ -254,16 +211,12 @@ async fn s47_a_takeover_and_a_return_are_gone_on_with_after_a_kill_at_each_step(
             }
         }
     }
-    restart_instances(&mut place, "ewr").await?;
+    place.restart_instances("ewr").await?;
     wait_back(&jfk, "ewr", &["jfk", "lga"]).await?;
     for id in &ids {
         ensure!(workload::read_at_least(&ewr, id, 2).await?.changes == 2, "{id}");
     }
-    let updates = stranded(&place, "ewr").await?.into_iter().filter_map(|entry| match entry {
-        Stranded::Update { update, .. } => Some(update.id.to_string()),
-        _ => None,
-    });
-    let updates: BTreeSet<_> = updates.collect();
+    let updates: BTreeSet<_> = updates(&stranded(&place, "ewr").await?).into_iter().map(|(id, _)| id).collect();
     ensure!(updates == ids[..20].iter().cloned().collect(), "{updates:?}");
     let home = || async { give_back(&jfk, "jfk", "ewr", &ids[..5]).await.is_ok() };
     wait_until("records are given back", SOON, home).await?;

@@ -6,36 +6,19 @@
 use serde::Serialize;
 
 use freehold_core::{SiteName, subject};
+use freehold_jetstream::USER_INFO;
 
 use crate::printer;
 
 /// What one role may do at one site.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Role {
-    role: String,
-    publish: Vec<String>,
-    subscribe: Vec<String>,
-}
-
-impl Role {
-    /// Its name.
-    pub(crate) fn name(&self) -> &str {
-        &self.role
-    }
-
+    pub(crate) role: String,
     /// What it must be able to publish.
-    pub(crate) fn publish(&self) -> &[String] {
-        &self.publish
-    }
-
+    pub(crate) publish: Vec<String>,
     /// What it must be able to subscribe to.
-    pub(crate) fn subscribe(&self) -> &[String] {
-        &self.subscribe
-    }
+    pub(crate) subscribe: Vec<String>,
 }
-
-/// Where a user asks who it is, and what it may do.
-const USER_INFO: &str = "$SYS.REQ.USER.INFO";
 
 /// The roles of a site that has copies of these sites' records.
 pub(crate) fn roles(site: &SiteName, sites: &[SiteName]) -> Vec<Role> {

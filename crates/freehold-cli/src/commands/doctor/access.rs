@@ -1,7 +1,7 @@
 //! Whether whoever asks may do what his role needs.
 
 use freehold_core::SiteName;
-use freehold_jetstream::{Client, Permission};
+use freehold_jetstream::{Client, Permission, USER_INFO};
 
 use crate::arguments::RoleName;
 use crate::commands::permissions::roles;
@@ -21,12 +21,12 @@ pub(super) async fn look_at_access(
     let access = match client.connection().access().await {
         Ok(access) => access,
         Err(_) => {
-            let mend = "let the user publish $SYS.REQ.USER.INFO, or compare with `freehold provision --permissions`";
-            findings.add(Weight::Look, name, &what, "the server does not say", mend);
+            let mend = format!("let the user publish {USER_INFO}, or compare with `freehold provision --permissions`");
+            findings.add(Weight::Look, name, &what, "the server does not say", &mend);
             return;
         }
     };
-    let Some(needed) = roles(site, sites).into_iter().find(|known| known.name() == role.as_str()) else { return };
+    let Some(needed) = roles(site, sites).into_iter().find(|known| known.role == role.as_str()) else { return };
     if access.publish.is_none() && access.subscribe.is_none() {
         let mend = "whoever reaches the server can do everything: see nats-config/secure";
         findings.add(Weight::Look, name, &what, "no limits", mend);
@@ -36,8 +36,8 @@ pub(super) async fn look_at_access(
         let refused = |subject: &&String| granted.is_some_and(|granted| !granted.covers(subject));
         needed.iter().filter(refused).map(|subject| format!("{verb} {subject}")).collect::<Vec<_>>()
     };
-    let mut refused = missing(needed.publish(), access.publish.as_ref(), "publish");
-    refused.extend(missing(needed.subscribe(), access.subscribe.as_ref(), "subscribe"));
+    let mut refused = missing(&needed.publish, access.publish.as_ref(), "publish");
+    refused.extend(missing(&needed.subscribe, access.subscribe.as_ref(), "subscribe"));
     let found =
         if refused.is_empty() { "all that it needs".to_owned() } else { format!("may not {}", refused.join(", ")) };
     let mend = format!("freehold provision --site {site} --permissions");

@@ -6,8 +6,6 @@ use freehold_sandbox::read_monitoring;
 
 use super::{Findings, Weight};
 
-/// What is not to be had from within NATS.
-const UNSEEN: &str = "cannot be seen from here";
 const SYNC: &str = "with the default of 2 minutes a power loss takes what the log took last, unless sites=N has confirmed it: set it to always, \
                     or name the servers' monitoring ports (--monitoring) to have it looked at";
 
@@ -36,7 +34,7 @@ struct JetStreamConfig {
 /// Asks each of these monitoring ports, `host:port`.
 pub(super) async fn look_at_servers(addresses: &[String], findings: &mut Findings) {
     if addresses.is_empty() {
-        findings.add(Weight::Look, "", "sync_interval", UNSEEN, SYNC);
+        findings.add(Weight::Look, "", "sync_interval", "cannot be seen from here", SYNC);
     }
     for address in addresses {
         match read_monitoring::<ServerState>(address, "/varz").await {
