@@ -163,7 +163,7 @@ async fn both_sites_work_with_each_other_without_meeting_a_refusal() -> Result<(
         add(&given.jfk, "jfk-1", number).await?;
     }
     ewr_server.restart().await?;
-    let copied = || async { workload::read(&given.ewr, "jfk-1").await.is_ok_and(|counter| counter.changes == 30) };
+    let copied = || async { workload::changes(&given.ewr, "jfk-1").await.is_ok_and(|changes| changes == 30) };
     wait_until("what was decided meanwhile is copied", SOON, copied).await?;
 
     add_confirmed(&given.jfk, "jfk-1", 31).await?;
@@ -182,7 +182,7 @@ async fn both_sites_work_with_each_other_without_meeting_a_refusal() -> Result<(
     let up = || async { given.secrets.plain(&directory, at(JFK, Role::Operator), &url).await.is_ok() };
     wait_until("the server is up", SOON, up).await?;
     given.services[1].restart().await?;
-    let copied = || async { workload::read(&given.jfk, "jfk-1").await.is_ok_and(|counter| counter.changes == 32) };
+    let copied = || async { workload::changes(&given.jfk, "jfk-1").await.is_ok_and(|changes| changes == 32) };
     wait_until("what was decided meanwhile is copied", SOON, copied).await?;
     let home = || async { give_back(&operator, "ewr", "jfk", &["jfk-1".to_owned()]).await.is_ok() };
     wait_until("the record is given back", SOON, home).await?;
