@@ -91,9 +91,16 @@ impl Applier {
             } else if matches!(source, Source::Member(_)) {
                 source = Source::Site;
             }
-            let ended = match self.open(&source, applied).await {
-                Ok(reader) => self.read(reader, &source, loss.as_ref(), losses.as_mut()).await,
-                Err(error) => Ended::Failed(error),
+            let reading = async {
+                match self.open(&source, applied).await {
+                    Ok(reader) => self.read(reader, &source, loss.as_ref()).await,
+                    Err(error) => Ended::Failed(error),
+                }
+            };
+            // Wherever it is: what asks a site that is lost waits long for an answer, and a taker must not wait for that.
+            let ended = tokio::select! {
+                ended = reading => ended,
+                () = changed(losses.as_mut()) => Ended::Loss,
             };
             let error = match ended {
                 Ended::NoStore => return,
@@ -182,13 +189,8 @@ impl Applier {
         RecordsReader::open(&connection, from, &self.origin, &self.kinds, behind, applied).await
     }
 
-    async fn read(
-        &self,
-        mut reader: RecordsReader,
-        source: &Source,
-        loss: Option<&Loss>,
-        mut losses: Option<&mut watch::Receiver<Option<Loss>>>,
-    ) -> Ended {
+    /// Reads until there is a reason to read elsewhere, or to end. May be dropped at any time: it goes on behind what is committed.
+    async fn read(&self, mut reader: RecordsReader, source: &Source, loss: Option<&Loss>) -> Ended {
         let cut = loss.and_then(Loss::cut);
         let counts = |sequence: StreamSequence| cut.map_or(sequence, |cut| cut.min(sequence));
         self.health.send_replace(OriginHealth::Reading(counts(reader.last_at_open())));
@@ -229,7 +231,6 @@ impl Applier {
                         }
                         Err(error) => return Ended::Failed(error),
                     },
-                    () = changed(losses.as_deref_mut()) => return Ended::Loss,
                     _ = mirror_look.tick(), if *source == Source::Origin => self.look_at_mirror().await,
                     sighting = next_sighting(sightings.as_mut()), if loss.is_none() => {
                         let next = choice.next(source, passed, sighting);
