@@ -1,5 +1,7 @@
 //! Three sites with instances in processes of their own, and links that can be cut.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Result;
 use freehold::Client;
 use freehold_core::SiteName;
@@ -21,7 +23,7 @@ pub struct ThreeSites {
     pub instances: Vec<(&'static str, InstanceProcess)>,
     /// One for each site.
     pub clients: Vec<Client>,
-    _data: tempfile::TempDir,
+    data: tempfile::TempDir,
 }
 
 impl ThreeSites {
@@ -35,7 +37,7 @@ impl ThreeSites {
         let (mut started, mut clients) = (Vec::new(), Vec::new());
         for site in SITES {
             for instance in instances {
-                let directory = data.path().join(format!("{site}-{instance}"));
+                let directory = directory(data.path(), site, instance);
                 std::fs::create_dir_all(&directory)?;
                 let mut config = place::config(sandbox.site(site), instance, &directory)?;
                 config.sites = names.clone();
@@ -43,7 +45,7 @@ impl ThreeSites {
             }
             clients.push(place::client(sandbox.site(site)).await?);
         }
-        Ok(Self { sandbox, instances: started, clients, _data: data })
+        Ok(Self { sandbox, instances: started, clients, data })
     }
 
     /// Kills a site's servers and instances.
@@ -78,13 +80,39 @@ impl ThreeSites {
         Ok(())
     }
 
+    /// Starts one instance of a site again, and waits until it answers.
+    pub async fn restart_instance(&mut self, site: &str, name: &str) -> Result<()> {
+        for (_, instance) in self.instances.iter_mut().filter(|(its, it)| *its == site && it.name == name) {
+            instance.restart().await?;
+        }
+        Ok(())
+    }
+
+    /// The file of an instance's copy.
+    pub fn copy_file(&self, site: &str, instance: &str) -> PathBuf {
+        directory(self.data.path(), site, instance).join(format!("{site}-{instance}.redb"))
+    }
+
     /// Waits until all instances have the same, and as many records over all logs as `records` says, if it does.
     pub async fn all_equal(&self, records: impl Into<Option<u64>>) -> Result<()> {
+        self.same(|_| true, records).await
+    }
+
+    /// Waits until the instances of one site have the same.
+    pub async fn equal_at(&self, site: &str) -> Result<()> {
+        self.same(|its| its == site, None).await
+    }
+
+    async fn same(&self, wanted: impl Fn(&str) -> bool, records: impl Into<Option<u64>>) -> Result<()> {
         let of_site = |site: &str| SITES.iter().position(|it| *it == site).unwrap_or_default();
-        let asked: Vec<Asked<'_>> =
-            self.instances.iter().map(|(site, it)| (&self.clients[of_site(site)], *site, it)).collect();
+        let wanted = self.instances.iter().filter(|(site, _)| wanted(site));
+        let asked: Vec<Asked<'_>> = wanted.map(|(site, it)| (&self.clients[of_site(site)], *site, it)).collect();
         copies::wait_same(&asked, records).await.map(|_| ())
     }
+}
+
+fn directory(data: &Path, site: &str, instance: &str) -> PathBuf {
+    data.join(format!("{site}-{instance}"))
 }
 
 /// Makes the streams of all sites, and then their mirrors: a mirror of a stream that is not there yet is tried again only after a

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use freehold::{Answer, Client, SendOptions};
-use freehold_core::{CommandId, ErrorCode, OwnerDown, REHOME_COMMAND, subject};
-use freehold_sandbox::wait_until;
+use freehold_core::subject::{self, commands_stream};
+use freehold_core::{CommandId, ErrorCode, GroupCount, OwnerDown, REHOME_COMMAND, SiteName};
+use freehold_sandbox::{Sandbox, wait_until};
 use freehold_tests::counter;
+use freehold_tests::place::{self, InstanceProcess};
 use freehold_tests::three_sites::{SITES, ThreeSites};
 use freehold_tests::workload::{self, Workload};
 use rand::RngExt as _;
@@ -21,6 +23,10 @@ const SOON: Duration = Duration::from_secs(60);
 const AT_ONCE: Duration = Duration::from_secs(2);
 /// How long one request goes without an answer before it is sent again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// Commands that wait for a site.
+const WAITING: u64 = 100;
+/// Results of a group that a log keeps, and more.
+const BEYOND_THE_HISTORY: usize = 80;
 
 async fn add(client: &Client, id: &str, command_id: &str, options: SendOptions) -> Result<Answer> {
     let options = SendOptions { command_id: Some(CommandId::from_caller(command_id)?), ..options };
@@ -219,6 +225,66 @@ async fn the_right_to_create_records_moves_and_no_id_is_created_twice() -> Resul
     ensure!(created(ewr, "ewr-vip-4").await? == (1, "lga".to_owned()));
     let refused = workload::send(ewr, "add", &json!({ "id": "\0home/1/ewr/", "amount": 1 }), None).await?.result;
     ensure!(refused.as_ref().is_err_and(|refusal| refusal.code == ErrorCode::Invalid), "{refused:?}");
+    Ok(())
+}
+
+/// S33: commands wait for a site that is not there yet. When it comes, the log that took them has purged them, and has dropped what it
+/// published next; it decides them all, in order.
+#[tokio::test(flavor = "multi_thread")]
+async fn s33_a_new_site_decides_what_has_waited_for_it_in_a_purged_log() -> Result<()> {
+    let sandbox = SITES.iter().fold(Sandbox::builder(), |builder, site| builder.site(*site)).start().await?;
+    let data = tempfile::tempdir()?;
+    let names = SITES.iter().map(|site| site.parse()).collect::<Result<Vec<SiteName>, _>>()?;
+    let start = async |site: &str| {
+        let directory = data.path().join(site);
+        std::fs::create_dir_all(&directory)?;
+        let mut config = place::config(sandbox.site(site), "one", &directory)?;
+        config.sites = names.clone();
+        config.audit_window_ms = 0;
+        InstanceProcess::start(SERVICE, &config, &directory).await
+    };
+    let mut instances = vec![start("ewr").await?, start("jfk").await?];
+    let jfk = place::client(sandbox.site("jfk")).await?;
+    let groups = GroupCount::DEFAULT;
+    let waiting = place::record_in_group("lga", groups, 1);
+    let own = place::record_in_group("jfk", groups, 1);
+    for number in 1..=WAITING {
+        let body = json!({ "id": waiting, "amount": 1, "client": "jfk", "number": number }).to_string();
+        let options = SendOptions {
+            command_id: Some(CommandId::from_caller(&format!("waiting-{number}"))?),
+            wait: Some("accepted".to_owned()),
+            ..SendOptions::default()
+        };
+        let kept = jfk.request(&workload::kind(), "add", body.into(), &options).await?;
+        ensure!(kept.result.is_ok(), "{kept:?}");
+    }
+    // Each of these is answered in a result of the group, as forwards are told: more of them than a log keeps.
+    for number in 1..=BEYOND_THE_HISTORY {
+        let taken = workload::send(&jfk, "take", &json!({ "id": own, "amount": 1 }), None).await?;
+        ensure!(taken.result.is_err(), "rejection {number}: {taken:?}");
+    }
+    let jetstream = async_nats::jetstream::new(async_nats::connect(sandbox.site("jfk").url()).await?);
+    let mut log = jetstream.get_stream(commands_stream(&names[1])).await?;
+    let deadline = Instant::now() + SOON;
+    while log.info().await?.state.first_sequence <= WAITING {
+        ensure!(Instant::now() < deadline, "the command log is not purged: {:?}", log.cached_info().state);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+
+    instances.push(start("lga").await?);
+    let lga = place::client(sandbox.site("lga")).await?;
+    let decided = || async { workload::changes(&lga, &waiting).await.is_ok_and(|changes| changes == WAITING) };
+    wait_until("all that has waited is decided", SOON, decided).await?;
+    let counter = workload::read(&lga, &waiting).await?;
+    ensure!(counter.breaches.is_empty() && counter.changes == WAITING, "{counter:?}");
+    // And the site that took them has the answers.
+    ensure!(workload::read_at_least(&jfk, &waiting, WAITING).await?.changes == WAITING);
+    for number in 1..=WAITING {
+        let body = json!({ "id": waiting, "amount": 1, "client": "jfk", "number": number });
+        let again = workload::send(&jfk, "add", &body, Some(&format!("waiting-{number}"))).await?;
+        let total: counter::Total = workload::reply(&again)?;
+        ensure!(total.changes == number, "command {number} was told {total:?}");
+    }
     Ok(())
 }
 

@@ -2,19 +2,20 @@
 //!
 //! What it had decided beyond the cut, and the commands that it had taken and that nothing decides, are set aside where an operator
 //! finds them. Then a new life of its log begins, and from there on it is a copy until records are given back to it.
-//! Every instance of the site does this when it starts; doing it twice is doing it once.
+//! Every instance of the site does this when it starts; doing it twice is doing it once. What only an instance's copy has, since the log
+//! has lost its tail, is set aside before that copy is.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use freehold_core::{
     Ballot, CommandId, CopyRead, Hash, Incarnation, KindName, Life, LogMessage, LoggedCommand, PublishFailure,
-    RecordId, RecordsBody, SiteName, Stranded, StreamSequence, Takeover, read_body,
+    RecordId, RecordsBody, SiteName, StoredOutcome, Stranded, StreamSequence, Takeover, Takeovers, read_body,
 };
 use freehold_jetstream::{
     ApiError, CommandLog, Connection, ReadFrom, RecordsReader, RecordsReaderError, SitesLog, StrandedLog,
 };
-
+use freehold_store::{OriginState, Reader};
 use tokio::time::timeout;
 
 use crate::copy::Copy;
@@ -23,6 +24,8 @@ use crate::copy::Copy;
 const ADOPTION_PATIENCE: Duration = Duration::from_secs(10);
 /// How often that is looked at.
 const ADOPTION_LOOK: Duration = Duration::from_millis(50);
+/// Outcomes that are read from a copy at once.
+const PAGE_OUTCOMES: usize = 1_000;
 
 /// Commands whose outcomes are listed.
 type Listed = HashSet<(KindName, Option<RecordId>, CommandId)>;
@@ -200,6 +203,58 @@ impl Homecoming<'_> {
         let ours = entries.filter(|entry| *entry.ballot() == self.takeover.ballot);
         Ok(ours.map(|entry| name_of(&entry)).collect())
     }
+}
+
+/// Sets aside what only this copy has of a life of this site's log that was cut: the log has lost its tail, in a power cut perhaps. Does
+/// nothing for a copy that has not applied anything of that life beyond the cut. Tells how many entries it made.
+pub(crate) async fn set_copy_aside(
+    connection: &Connection,
+    site: &SiteName,
+    store: &Reader,
+    takeovers: &Takeovers,
+) -> Result<usize, HomecomingError> {
+    let OriginState { applied, incarnation, .. } = store.snapshot()?.origin(site)?;
+    let Some(copied) = incarnation.filter(|_| applied.0 > 0) else { return Ok(0) };
+    let of_life = |it: &&Takeover| it.lost == *site && it.lost_log.counter() >= copied.counter() && applied > it.cut;
+    let Some(takeover) = takeovers.iter().find(of_life) else { return Ok(0) };
+    let log = SitesLog::new(connection.clone(), site.clone());
+    // What the log still has of that life is set aside from there.
+    let mut behind = match log.life(site).await? {
+        Some((begun_at, life)) if life.ended_by.ballot == takeover.ballot => StreamSequence(begun_at.0 - 1),
+        Some((_, life)) if life.log.counter() > takeover.lost_log.counter() => takeover.cut,
+        _ => log.mirror(site).await?.last,
+    };
+    behind = behind.max(takeover.cut);
+    let stranded = StrandedLog::new(connection.clone(), site.clone());
+    let mut listed: Listed = HashSet::new();
+    for (_, kind, entry) in stranded.entries().await? {
+        let commands: Vec<_> = match entry {
+            Stranded::Update { update, .. } => {
+                update.changes.into_iter().map(|change| (Some(update.id.clone()), change.command_id)).collect()
+            }
+            Stranded::Outcome { change, .. } => vec![(change.id, change.command_id)],
+            Stranded::Command { .. } => Vec::new(),
+        };
+        listed.extend(commands.into_iter().map(|(id, command_id)| (kind.clone(), id, command_id)));
+    }
+    let mut count = 0;
+    loop {
+        let page = store.snapshot()?.outcomes_behind(site, behind, PAGE_OUTCOMES)?;
+        let Some((_, last)) = page.last() else { break };
+        behind = last.sequence;
+        for (kind, StoredOutcome { change, sequence, .. }) in page {
+            if listed.insert((kind.clone(), change.id.clone(), change.command_id.clone())) {
+                let ballot = takeover.ballot.clone();
+                let entry = Stranded::Outcome { ballot, sequence, change: Box::new(change) };
+                stranded.append(&kind, name_of(&entry), &entry).await?;
+                count += 1;
+            }
+        }
+    }
+    if count > 0 {
+        tracing::warn!(%site, %applied, count, "this copy had what the site's log has lost: see `freehold stranded`");
+    }
+    Ok(count)
 }
 
 /// The same entry has the same name.

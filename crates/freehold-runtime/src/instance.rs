@@ -101,7 +101,7 @@ impl Instance {
         let (failed, mut failures) = mpsc::channel(1);
         let (store, fresh) = open_store(config, rebuild != Rebuild::No).await?;
         let past = Past::find(&connection, config, &facts, known).await?;
-        let (store, takeovers, is_new) = past.teach(config, store).await?;
+        let (store, takeovers, is_new) = past.teach(&connection, config, store).await?;
         let fresh = fresh || is_new;
         let incarnation = past.log(&takeovers);
         let read_at_origin = if let Rebuild::AtOrigin(origin) = rebuild { Some(origin) } else { None };

@@ -10,6 +10,7 @@ use freehold_jetstream::{Connection, RecordsLog, RecordsLogFacts, SitesLog};
 use freehold_store::Store;
 
 use crate::config::{Alone, ServiceConfig};
+use crate::homecoming::set_copy_aside;
 use crate::instance::open_store;
 use crate::loss_care::known_here;
 use crate::service::StartError;
@@ -87,6 +88,7 @@ impl Past {
     /// Tells the copy. One that has applied what does not count is set aside, and made anew; tells whether that was so.
     pub(crate) async fn teach(
         &self,
+        connection: &Connection,
         config: &ServiceConfig,
         store: Store,
     ) -> Result<(Store, Takeovers, bool), StartError> {
@@ -111,6 +113,8 @@ impl Past {
         }
         drop(snapshot);
         let store = if is_ahead {
+            let set_aside = set_copy_aside(connection, &config.site, &store.reader(), &takeovers).await;
+            set_aside.map_err(|error| StartError::Homecoming(error.into()))?;
             drop(store);
             open_store(config, true).await?.0
         } else {

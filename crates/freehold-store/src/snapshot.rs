@@ -136,19 +136,42 @@ impl Snapshot {
 
     /// The outcomes in an origin's log that ask for commands, oldest first.
     pub fn outcomes_with_emits(&self, origin: &SiteName) -> Result<Vec<(KindName, StoredOutcome)>, Error> {
+        self.outcomes_of_log(origin, StreamSequence(0), usize::MAX, |outcome| !outcome.change.emits.is_empty())
+    }
+
+    /// The outcomes in an origin's log behind a place, oldest first: at least `limit` where there are so many, and all of the last message.
+    pub fn outcomes_behind(
+        &self,
+        origin: &SiteName,
+        behind: StreamSequence,
+        limit: usize,
+    ) -> Result<Vec<(KindName, StoredOutcome)>, Error> {
+        self.outcomes_of_log(origin, behind, limit, |_| true)
+    }
+
+    fn outcomes_of_log(
+        &self,
+        origin: &SiteName,
+        behind: StreamSequence,
+        limit: usize,
+        wanted: impl Fn(&StoredOutcome) -> bool,
+    ) -> Result<Vec<(KindName, StoredOutcome)>, Error> {
         self.health.guard(|| {
             let prefix = schema::message_prefix(origin);
+            let first = schema::message_key(origin, behind.next());
             let mut found = Vec::new();
-            for row in self.messages()?.range::<&[u8]>(prefix.as_slice()..).map_err(Error::engine)? {
+            for row in self.messages()?.range::<&[u8]>(first.as_slice()..).map_err(Error::engine)? {
                 let (key, value) = row.map_err(Error::engine)?;
-                if !key.value().starts_with(&prefix) {
+                if !key.value().starts_with(&prefix) || found.len() >= limit {
                     break;
                 }
+                let sequence = schema::message_sequence_of_key(key.value())?;
                 let message = schema::decode_message(key.value(), value.value())?;
                 for (id, command_id) in &message.commands {
                     let outcome = rows::outcome(self.outcomes()?, &message.kind, id.as_ref(), command_id)?;
-                    let asks = |it: &StoredOutcome| it.origin == *origin && !it.change.emits.is_empty();
-                    found.extend(outcome.filter(asks).map(|outcome| (message.kind.clone(), outcome)));
+                    let is_of_message = |it: &StoredOutcome| it.origin == *origin && it.sequence == sequence;
+                    let outcome = outcome.filter(|it| is_of_message(it) && wanted(it));
+                    found.extend(outcome.map(|outcome| (message.kind.clone(), outcome)));
                 }
             }
             Ok(found)

@@ -8,6 +8,7 @@ mod drill;
 mod fifty;
 mod history;
 mod scenarios;
+mod tails;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
