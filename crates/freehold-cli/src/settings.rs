@@ -47,6 +47,14 @@ pub(crate) struct Settings {
     _data_dir: Option<PathBuf>,
     #[serde(rename = "provision")]
     _provision: Option<bool>,
+    #[serde(rename = "default_wait")]
+    _default_wait: Option<String>,
+    #[serde(rename = "least_wait")]
+    _least_wait: Option<String>,
+    #[serde(rename = "alone")]
+    _alone: Option<String>,
+    #[serde(rename = "metrics_address")]
+    _metrics_address: Option<String>,
 }
 
 impl Settings {

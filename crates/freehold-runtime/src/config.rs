@@ -1,6 +1,7 @@
 //! What an instance is told: who it is, where its servers are, how much of everything it may use.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use figment::Figment;
@@ -69,6 +70,9 @@ pub struct ServiceConfig {
     /// Requests that are worked on at a time; more are refused (`busy`).
     #[serde(default = "default_max_requests")]
     pub max_requests: usize,
+    /// Where Prometheus can scrape what the instance counts and measures, as in `127.0.0.1:9090`; nothing where nowhere.
+    #[serde(default)]
+    pub metrics_address: Option<SocketAddr>,
 }
 
 /// What a site does that starts while no other site answers.
@@ -126,6 +130,7 @@ impl ServiceConfig {
             least_wait: default_least_wait(),
             alone: Alone::default(),
             max_requests: default_max_requests(),
+            metrics_address: None,
         }
     }
 

@@ -23,6 +23,9 @@ pub(crate) type Progress = HashMap<SiteName, watch::Receiver<StreamSequence>>;
 /// Where each origin's log stands.
 pub(crate) type Health = HashMap<SiteName, watch::Receiver<OriginHealth>>;
 
+/// The words of [`Copy::health_of`].
+pub(crate) const HEALTHS: [&str; 5] = ["reading", "opening", "lost_tail", "sealed", "taken_over"];
+
 /// The copy, for its readers.
 #[derive(Clone)]
 pub(crate) struct Copy {

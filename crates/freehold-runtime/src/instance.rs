@@ -35,6 +35,7 @@ use crate::group_worker::{GroupWorker, WorkerContext, describe};
 use crate::homecoming::Homecoming;
 use crate::instance_api;
 use crate::membership::{Identity, JoinError, Membership};
+use crate::metrics::{RequestMetrics, tell_copy};
 use crate::past::{Past, check_own_log};
 use crate::request_handler::{Answer, RequestHandler};
 use crate::service::{Service, StartError};
@@ -227,8 +228,11 @@ impl Instance {
             least_wait: config.least_wait,
             decide_timeout: Duration::from_millis(config.decide_timeout_ms),
             max_payload_bytes: connection.max_payload_bytes(),
+            metrics: RequestMetrics::new(&config.site, &config.instance, definitions.values()),
         };
         let held = Arc::clone(&context.held);
+        let (site, instance) = (config.site.clone(), config.instance.clone());
+        readers.spawn(tell_copy(site, instance, config.sites.clone(), copy.clone(), Arc::clone(&held)));
         let options = micro_options(service, &identity, copy, Arc::clone(&held), lists);
         let micro = Micro::start(&connection, options, jiff::Timestamp::now().to_string()).await?;
         let (stop_requests, stop) = watch::channel(false);
@@ -460,6 +464,7 @@ async fn serve(mut micro: Micro, handler: RequestHandler, max_requests: usize, m
             }
             Err(_) => {
                 let text = format!("{max_requests} requests are being worked on: nothing was kept");
+                handler.metrics.note_refusal(ErrorCode::Busy);
                 request.respond(Answer::refuse(ErrorCode::Busy, text).into()).await;
             }
         }

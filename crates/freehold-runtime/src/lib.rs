@@ -27,6 +27,7 @@ mod instance_api;
 mod loss_care;
 mod losses;
 mod membership;
+mod metrics;
 mod operator_requests;
 mod origin_watch;
 mod past;

@@ -23,6 +23,7 @@ use freehold_jetstream::{AppendError, CommandLog, Connection, RecordsLog, Reply,
 use crate::admission::Admission;
 use crate::copy::Copy;
 use crate::group_worker::describe;
+use crate::metrics::RequestMetrics;
 use crate::operator_requests;
 use crate::read_requests;
 use crate::takeover_requests;
@@ -59,6 +60,7 @@ pub(crate) struct RequestHandler {
     pub(crate) least_wait: WaitMode,
     pub(crate) decide_timeout: Duration,
     pub(crate) max_payload_bytes: usize,
+    pub(crate) metrics: RequestMetrics,
 }
 
 /// An answer before it is put on the wire.
@@ -91,7 +93,9 @@ impl From<Answer> for Reply {
 impl RequestHandler {
     /// Answers one request.
     pub(crate) async fn handle(&self, request: Request) {
+        let arrived = Instant::now();
         let answer = self.answer(&request).await;
+        self.metrics.note(request.subject(), &answer, arrived.elapsed());
         request.respond(answer.into()).await;
     }
 

@@ -1,6 +1,7 @@
 //! A service: one instance of it from start to stop.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use crate::config::ServiceConfig;
 use crate::failure::Failure;
 use crate::group_worker::describe;
 use crate::instance::{Instance, Rebuild};
+use crate::metrics;
 use crate::read_requests::RESERVED_ENDPOINTS;
 
 /// A copy that differs again so soon after it was rebuilt is not rebuilt: that would not help.
@@ -88,6 +90,15 @@ pub enum StartError {
     /// The site was taken over, and what it had cannot be set aside.
     #[error("the site was taken over and does not come back yet")]
     Homecoming(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What is measured cannot be scraped there.
+    #[error("metrics cannot be served at {address}")]
+    Metrics {
+        /// The configured address.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A definition cannot work.
     #[error("kind {kind}: {reason}")]
     Definition {
@@ -124,8 +135,12 @@ impl Service {
         ServiceBuilder { name: name.into(), config, kinds: Vec::new() }
     }
 
-    /// Runs until SIGINT or SIGTERM, then stops gracefully. A damaged copy is set aside and rebuilt from the streams.
+    /// Runs until SIGINT or SIGTERM, then stops gracefully. A damaged copy is set aside and rebuilt from the streams. Metrics are served
+    /// where the configuration says so.
     pub async fn run(self) -> Result<(), ServiceError> {
+        if let Some(address) = self.config.metrics_address {
+            metrics::serve(address).map_err(|error| StartError::Metrics { address, source: error.into() })?;
+        }
         let mut running = self.start().await?;
         running.announce();
         running.until(stop_signal()).await?;

@@ -27,7 +27,8 @@ fn a_wrong_key_is_told_with_the_file_that_it_stands_in() {
 fn a_file_that_a_service_shares_is_understood_and_flags_stand_above_it() {
     let directory = tempfile::tempdir().unwrap();
     let text = "site = \"ewr\"\ninstance = \"one\"\ndata_dir = \"x\"\nprovision = false\ncache_bytes = 1\naudit_window_ms = 1\n\
-                decide_timeout_ms = 1\nmax_requests = 1\n[nats]\nurl = \"nats://127.0.0.1:1\"\nuser = \"me\"\npassword = \"secret\"";
+                decide_timeout_ms = 1\nmax_requests = 1\nalone = \"refuse\"\ndefault_wait = \"applied\"\n\
+                least_wait = \"accepted\"\nmetrics_address = \"127.0.0.1:9090\"\n[nats]\nurl = \"nats://127.0.0.1:1\"\nuser = \"me\"\npassword = \"secret\"";
     fs::write(directory.path().join("freehold.toml"), text).unwrap();
     run(directory.path(), &["status"]).exits(2).says(&["no connection to nats://127.0.0.1:1:"]);
     run(directory.path(), &["status", "--url", "nats://127.0.0.1:2"]).exits(2).says(&["127.0.0.1:2:"]);
