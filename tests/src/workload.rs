@@ -17,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a client waits for an answer unless it is told otherwise: longer than a request handler waits for an outcome.
 const ASK_AGAIN: Duration = Duration::from_secs(6);
 
+/// The pause before a command that is kept is asked for again.
+const KEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// How long a copy may take to have a version.
 const VERSION_PATIENCE_MS: u64 = 30_000;
 
@@ -137,6 +140,24 @@ pub async fn send(
 ) -> Result<freehold::Answer> {
     let command_id = command_id.map(str::to_owned).unwrap_or_else(|| ulid::Ulid::generate().to_string());
     send_asking_again(client, command, body, &command_id, ASK_AGAIN).await
+}
+
+/// Sends a command until its outcome is told: where the owner of the record was just out of reach, the first answer may be that it is kept.
+pub async fn send_until_decided(
+    client: &Client,
+    command: &str,
+    body: &serde_json::Value,
+    command_id: &str,
+) -> Result<freehold::Answer> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let answer = send(client, command, body, Some(command_id)).await?;
+        if answer.result.is_err() || answer.version.is_some() {
+            return Ok(answer);
+        }
+        ensure!(tokio::time::Instant::now() < deadline, "{command_id} is kept and not decided");
+        tokio::time::sleep(KEPT_PAUSE).await;
+    }
 }
 
 /// Sends a command until it is answered, asking again soon: a request whose instance dies gets no answer.

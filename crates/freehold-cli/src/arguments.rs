@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use freehold_core::{
     CommandId, CommandName, GroupCount, InstanceName, KindName, OwnerDown, RecordId, RecordVersion, SiteName,
@@ -80,6 +80,8 @@ pub(crate) enum Task {
     Restore(RestoreArguments),
     /// Look whether a running deployment is as Freehold needs it, and say how to mend what is not.
     Doctor(DoctorArguments),
+    /// Measure Freehold on this machine, beside what nats-server and redb do without it.
+    Bench(BenchArguments),
     /// Prove that all copies are equal to one another and to the streams, or show where they differ.
     Verify(VerifyArguments),
 }
@@ -490,4 +492,76 @@ mod tests {
     fn the_arguments_are_sound() {
         Arguments::command().debug_assert();
     }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  freehold bench
+  freehold bench --workload hot --in-flight 64
+  freehold bench --profile sync-always --rate 2000
+  freehold bench --all --json
+
+A server, instances of the records service and the client that sends run on this machine, on ports and files of their own, and end with
+the command. The floor is the same NATS and redb operations without any logic, in turns with Freehold. Build with --release.
+
+With --json, one line for each run: {\"name\":…,\"freehold\":{\"per_second\":…},\"floor\":{…},\"ratio\":…}. Times are in microseconds.")]
+pub(crate) struct BenchArguments {
+    /// What is asked for.
+    #[arg(long, value_enum, default_value_t = BenchWorkload::Uniform)]
+    pub(crate) workload: BenchWorkload,
+    /// Requests that are in flight all the time.
+    #[arg(long, value_name = "COUNT", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) in_flight: u16,
+    /// Requests that are sent each second whatever comes back, instead of --in-flight.
+    #[arg(long, value_name = "COUNT", conflicts_with = "in_flight", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rate: Option<u32>,
+    /// How the servers store what they acknowledge.
+    #[arg(long, value_enum, default_value_t = BenchProfile::Default)]
+    pub(crate) profile: BenchProfile,
+    /// Instances of the records service.
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) instances: u16,
+    /// Records that there are.
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) records: u64,
+    /// Bytes of a record.
+    #[arg(long, value_name = "BYTES", default_value_t = 200)]
+    pub(crate) record_bytes: usize,
+    /// Seconds that each turn is measured.
+    #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) seconds: u64,
+    /// How often Freehold and the floor have their turn; the median counts.
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) rounds: u16,
+    /// All workloads and profiles, one after the other.
+    #[arg(long, conflicts_with_all = ["workload", "in_flight", "rate", "profile", "instances"])]
+    pub(crate) all: bool,
+    /// Be the floor.
+    #[arg(long, hide = true, value_name = "JSON")]
+    pub(crate) serve_floor: Option<String>,
+}
+
+/// What `bench` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchWorkload {
+    /// Commands for records at random.
+    Uniform,
+    /// Commands for records by Zipf's law.
+    Zipfian,
+    /// Commands for one record.
+    Hot,
+    /// 95 reads and 5 commands in a hundred requests.
+    Reads,
+}
+
+/// How the servers of `bench` store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchProfile {
+    /// One server as it comes: it fsyncs every two minutes.
+    Default,
+    /// One server that fsyncs before it acknowledges.
+    SyncAlways,
+    /// Three servers, streams in three copies.
+    Cluster,
 }

@@ -64,6 +64,7 @@ fn run(arguments: Arguments) -> anyhow::Result<Verdict> {
             Task::Stranded(arguments) => commands::stranded::run(&context, arguments).await,
             Task::Restore(arguments) => commands::restore::run(&context, arguments).await,
             Task::Doctor(arguments) => commands::doctor::run(&context, arguments).await,
+            Task::Bench(arguments) => commands::bench::run(&context, arguments).await,
             Task::Verify(arguments) => verify::run(&context, arguments).await,
         }
     })

@@ -1,6 +1,6 @@
 //! Freehold on NATS: connections, streams, consumers, fenced publishing, member lists, the micro protocol and a client.
 //!
-//! The only crate that names async-nats. It decides nothing: what is published, and under which claim, comes from
+//! The only crate of a service that names async-nats. It decides nothing: what is published, and under which claim, comes from
 //! `freehold-core`; what becomes of the answers is up to `freehold-runtime`.
 
 mod access;

@@ -1,5 +1,6 @@
 //! The commands that ask, change or provision, one a file.
 
+pub(crate) mod bench;
 pub(crate) mod doctor;
 pub(crate) mod get;
 pub(crate) mod history;

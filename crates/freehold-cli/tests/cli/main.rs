@@ -6,6 +6,7 @@
 )]
 
 mod bad_input;
+mod bench;
 mod dev;
 mod doctor;
 mod guide;

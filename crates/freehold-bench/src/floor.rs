@@ -1,0 +1,253 @@
+//! The floor: what a command needs of NATS and redb, pipelined, and no logic.
+//!
+//! For each command: a request; a publish to a command stream and its acknowledgement; a delivery by one of 64 consumers; a publish to a records
+//! stream that names a claim (two headers, as Freehold's do) and its acknowledgement; a delivery of that; three rows in redb, one commit for
+//! all that has arrived; a reply.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, Result};
+use async_nats::jetstream::consumer::{AckPolicy, push};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::{self, stream};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use redb::{Database, TableDefinition};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::place::KIND;
+
+const COMMANDS: &str = "FLOOR_COMMANDS";
+const RECORDS: &str = "FLOOR_RECORDS";
+/// As many as Freehold's default.
+const GROUPS: u64 = 64;
+/// Messages of a record that the stream keeps, as Freehold's default.
+const HISTORY: i64 = 64;
+/// Deliveries that are taken at once.
+const CHUNK_MESSAGES: usize = 2_048;
+/// The headers of an expectation.
+const EXPECTS: [&str; 2] = ["Nats-Expected-Last-Subject-Sequence", "Nats-Expected-Last-Subject-Sequence-Subject"];
+const TABLE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("rows");
+/// Bytes of the rows beside a record's own: its outcome and the message that brought it.
+const OUTCOME_BYTES: usize = 200;
+const MESSAGE_BYTES: usize = 60;
+
+/// What the floor does: sizes are what Freehold's messages had in the same run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FloorOptions {
+    /// Where the server is.
+    pub url: String,
+    /// Where redb's file goes.
+    pub data_dir: PathBuf,
+    /// Copies of each stream.
+    pub replicas: usize,
+    /// Sizes of what is sent and stored, in bytes.
+    pub sizes: Sizes,
+}
+
+/// Sizes of payloads, in bytes.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Sizes {
+    /// A message of the command stream.
+    pub command: usize,
+    /// A message of the records stream.
+    pub update: usize,
+    /// A reply.
+    pub reply: usize,
+}
+
+type Replies = Arc<Mutex<HashMap<u64, async_nats::Subject>>>;
+
+/// Runs the floor until it is killed; says on stdout when it is ready.
+#[allow(clippy::print_stdout, reason = "the line is the process's signal that it is ready")]
+pub async fn serve_floor(options: FloorOptions) -> Result<()> {
+    let client = async_nats::connect(&options.url).await?;
+    let context = jetstream::new(client.clone());
+    for (name, subjects, history) in [(COMMANDS, "floor.cmd.*", -1), (RECORDS, "floor.rec.>", HISTORY)] {
+        let config = stream::Config {
+            name: name.to_owned(),
+            subjects: vec![subjects.to_owned()],
+            max_messages_per_subject: history,
+            num_replicas: options.replicas,
+            ..stream::Config::default()
+        };
+        context.create_stream(config).await?;
+    }
+    let replies = Replies::default();
+    let mut claims = Vec::new();
+    for group in 0..GROUPS {
+        let claimed = context.publish(format!("floor.rec.claim.{group}"), Bytes::new()).await?.await?;
+        claims.push(claimed.sequence);
+    }
+    // A cluster takes only one publish at a time that expects another subject's: the headers are sent under names that mean nothing.
+    let expects = if options.replicas == 1 { EXPECTS } else { ["Floor-Sequence", "Floor-Subject"] };
+    for (group, claim) in (0..).zip(claims) {
+        let commands = open_consumer(&client, &context, COMMANDS, &format!("floor.cmd.{group}")).await?;
+        let headers = [(expects[0], claim.to_string()), (expects[1], format!("floor.rec.claim.{group}"))];
+        tokio::spawn(hand_on(commands, context.clone(), group, headers, options.sizes));
+    }
+    let updates = open_consumer(&client, &context, RECORDS, "floor.rec.update.>").await?;
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(read(updates, sender));
+    let store = Store::open(&options)?;
+    let runtime = tokio::runtime::Handle::current();
+    let replying = (client.clone(), Arc::clone(&replies));
+    std::thread::spawn(move || store.run(receiver, &runtime, &replying.0, &replying.1));
+    let requests = client.queue_subscribe(format!("freehold.{KIND}.*"), "q".to_owned()).await?;
+    client.flush().await?;
+    println!("{{\"ready\":\"floor\"}}");
+    take(requests, client, context, replies, options.sizes).await;
+    Ok(())
+}
+
+/// Puts what is asked for into the command stream; a read is answered at once.
+async fn take(
+    mut requests: async_nats::Subscriber,
+    client: async_nats::Client,
+    context: jetstream::Context,
+    replies: Replies,
+    sizes: Sizes,
+) {
+    let mut number: u64 = 0;
+    while let Some(request) = requests.next().await {
+        let Some(reply) = request.reply else { continue };
+        if request.subject.ends_with(".get") {
+            let _ = client.publish(reply, vec![b'x'; sizes.reply].into()).await;
+            continue;
+        }
+        number += 1;
+        replies.lock().unwrap_or_else(PoisonError::into_inner).insert(number, reply);
+        let (context, payload) = (context.clone(), numbered(number, sizes.command));
+        let subject = format!("floor.cmd.{}", number % GROUPS);
+        tokio::spawn(async move {
+            // Whoever waits for a reply hears of a failure by its silence.
+            if let Ok(sent) = context.publish(subject, payload).await {
+                let _ = sent.await;
+            }
+        });
+    }
+}
+
+/// Publishes an update for each command.
+async fn hand_on(
+    mut commands: push::Messages,
+    context: jetstream::Context,
+    group: u64,
+    headers: [(&'static str, String); 2],
+    sizes: Sizes,
+) {
+    while let Some(Ok(command)) = commands.next().await {
+        let number = number_of(&command.payload);
+        let publish = PublishMessage::build().payload(numbered(number, sizes.update));
+        let publish = headers.iter().fold(publish, |publish, (name, value)| publish.header(*name, value.as_str()));
+        let subject = format!("floor.rec.update.{group}.{}", number % 10_000);
+        if let Ok(sent) = context.send_publish(subject, publish).await {
+            tokio::spawn(async move {
+                let _ = sent.await;
+            });
+        }
+    }
+}
+
+/// Hands over what was delivered, as much as there is.
+async fn read(updates: push::Messages, store: mpsc::Sender<Vec<Bytes>>) {
+    let mut chunks = updates.ready_chunks(CHUNK_MESSAGES);
+    while let Some(chunk) = chunks.next().await {
+        let payloads = chunk.into_iter().flatten().map(|message| message.payload.clone()).collect();
+        if store.send(payloads).await.is_err() {
+            return;
+        }
+    }
+}
+
+struct Store {
+    database: Database,
+    sizes: Sizes,
+}
+
+impl Store {
+    fn open(options: &FloorOptions) -> Result<Self> {
+        std::fs::create_dir_all(&options.data_dir)?;
+        let database = Database::builder().set_cache_size(64 << 20).create(options.data_dir.join("floor.redb"))?;
+        let transaction = database.begin_write()?;
+        transaction.open_table(TABLE)?;
+        transaction.commit()?;
+        Ok(Self { database, sizes: options.sizes })
+    }
+
+    /// Commits what has arrived, then replies.
+    fn run(
+        self,
+        mut updates: mpsc::Receiver<Vec<Bytes>>,
+        runtime: &tokio::runtime::Handle,
+        client: &async_nats::Client,
+        replies: &Replies,
+    ) {
+        while let Some(mut payloads) = updates.blocking_recv() {
+            while let Ok(more) = updates.try_recv() {
+                payloads.extend(more);
+            }
+            self.commit(&payloads).unwrap_or_else(|error| panic!("redb: {error:?}"));
+            for payload in payloads {
+                let to = replies.lock().unwrap_or_else(PoisonError::into_inner).remove(&number_of(&payload));
+                if let Some(to) = to {
+                    let reply = vec![b'x'; self.sizes.reply];
+                    let _ = runtime.block_on(client.publish(to, reply.into()));
+                }
+            }
+        }
+    }
+
+    fn commit(&self, payloads: &[Bytes]) -> Result<()> {
+        let transaction = self.database.begin_write().context("begin")?;
+        {
+            let mut table = transaction.open_table(TABLE)?;
+            for payload in payloads {
+                let number = number_of(payload);
+                let key = |table: u8, number: u64| {
+                    let mut key = vec![table];
+                    key.extend(number.to_be_bytes());
+                    key
+                };
+                table.insert(key(0, number % 10_000).as_slice(), &payload[..])?;
+                table.insert(key(1, number.wrapping_mul(0x9E37_79B9_7F4A_7C15)).as_slice(), &[0; OUTCOME_BYTES][..])?;
+                table.insert(key(2, number).as_slice(), &[0; MESSAGE_BYTES][..])?;
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+async fn open_consumer(
+    client: &async_nats::Client,
+    context: &jetstream::Context,
+    stream: &str,
+    filter: &str,
+) -> Result<push::Messages> {
+    let config = push::Config {
+        deliver_subject: client.new_inbox(),
+        ack_policy: AckPolicy::None,
+        filter_subject: filter.to_owned(),
+        flow_control: true,
+        idle_heartbeat: std::time::Duration::from_secs(5),
+        num_replicas: 1,
+        memory_storage: true,
+        ..push::Config::default()
+    };
+    Ok(context.create_consumer_on_stream(config, stream).await?.messages().await?)
+}
+
+/// A payload of a size that begins with a number.
+fn numbered(number: u64, size: usize) -> Bytes {
+    let mut payload = vec![b'x'; size.max(8)];
+    payload[..8].copy_from_slice(&number.to_be_bytes());
+    payload.into()
+}
+
+fn number_of(payload: &[u8]) -> u64 {
+    payload.first_chunk().map(|bytes| u64::from_be_bytes(*bytes)).unwrap_or_default()
+}
