@@ -94,7 +94,7 @@ pub struct LastUpdate {
 /// A forwarded command that is not answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForwardState {
-    /// The command; nothing where the copy has heard of its return only.
+    /// The command; nothing where the copy has heard of its return only, or that a later one was dealt with.
     pub forward: Option<Forward>,
     /// Whether the site that it was sent to has returned it.
     pub returned: bool,

@@ -20,7 +20,7 @@ use crate::takeover::Takeovers;
 /// The most commands of a group that may be on their way to one site; further ones are refused (`busy`).
 pub const MAX_FORWARDS_UNDER_WAY: usize = 1_024;
 /// The most forwarded commands of one site that are taken in at a time.
-const MAX_TAKEN_IN: usize = 200;
+pub(crate) const MAX_TAKEN_IN: usize = 200;
 
 /// A command that waits for a decision, and how it came here.
 #[derive(Debug, Clone)]

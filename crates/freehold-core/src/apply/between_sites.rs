@@ -5,6 +5,7 @@ use crate::envelope::{Forward, Position};
 use crate::name::KindName;
 use crate::number::ForwardNumber;
 use crate::outcome::{Change, ForwardPlace};
+use crate::routes::MAX_TAKEN_IN;
 use crate::subject::RecordsSubject;
 
 use super::{LogMessage, change_group, is_decided, move_highest};
@@ -67,8 +68,10 @@ pub(super) fn apply_return<T: CopyWrite>(
     place: &ForwardPlace,
 ) -> Result<(), T::Error> {
     let RecordsSubject { site: origin, kind, group, .. } = &message.subject;
-    receive(tables, message, place)?;
     let lane = Lane { kind, group: *group, from: &place.from, to: origin };
+    let mut state = tables.group(origin, kind, *group)?;
+    receive(tables, &lane, &mut state, place.number)?;
+    tables.put_group(origin, kind, *group, &state)?;
     let known = tables.forward(&lane, place.number)?;
     // Who took it may have sent it on already, in a log that was read ahead of this one.
     if known.is_none() && tables.group(&place.from, kind, *group)?.sent_to(origin) >= place.number {
@@ -86,12 +89,25 @@ pub(super) fn apply_return<T: CopyWrite>(
     )
 }
 
-/// This log's site has dealt with a command that was forwarded to it.
-fn receive<T: CopyWrite>(tables: &mut T, message: &LogMessage, place: &ForwardPlace) -> Result<(), T::Error> {
-    change_group(tables, message, |state| {
-        let received = state.received.entry(place.from.clone()).or_default();
-        *received = place.number.max(*received);
-    })?;
+/// This log's site has dealt with a command that was forwarded to it. A flush does not tell of such commands in the order of their
+/// numbers, and other logs are read between its messages: what it passes over is not answered before the message that tells of it.
+/// Were it taken for answered by its number, what its taker's log says of it meanwhile would be passed over, and its return, too.
+fn receive<T: CopyWrite>(
+    tables: &mut T,
+    lane: &Lane<'_>,
+    state: &mut GroupState,
+    number: ForwardNumber,
+) -> Result<(), T::Error> {
+    let received = state.received.entry(lane.from.clone()).or_default();
+    // All of a flush lies so near together; a copy that is made anew may find what lies before dropped.
+    let passed = received.0.max(number.0.saturating_sub(MAX_TAKEN_IN as u64)) + 1..number.0;
+    *received = number.max(*received);
+    for passed in passed.map(ForwardNumber) {
+        if tables.forward(lane, passed)?.is_none() {
+            let state = ForwardState { forward: None, returned: false, decided: false, outcome_of: None };
+            tables.put_forward(lane, passed, Some(&state))?;
+        }
+    }
     Ok(())
 }
 
@@ -116,8 +132,7 @@ pub(super) fn end_of_way<T: CopyWrite>(
         return Ok(true);
     }
     let lane = Lane { kind, group: *group, from: &place.from, to: &place.to };
-    let received = state.received.entry(place.from.clone()).or_default();
-    *received = place.number.max(*received);
+    receive(tables, &lane, state, place.number)?;
     // Its taker's log does not deliver it again: what it asks for is found by this until a position tells that it was sent.
     let asks = change.asks_for_something() && place.number > state.emitted_from(&place.from);
     let known = if asks { tables.forward(&lane, place.number)? } else { None };
@@ -151,8 +166,8 @@ pub(super) fn forget_sent<T: CopyWrite>(
         let lane = Lane { kind, group: *group, from, to: origin };
         let kept = tables.forwards(&lane, ForwardNumber(0), usize::MAX)?;
         for (number, state) in kept.into_iter().take_while(|(number, _)| number <= received) {
-            // What came back was decided by the site that had sent it.
-            if !state.returned && (state.decided || is_answered(tables, kind, &state)?) {
+            // What came back was decided by the site that had sent it. What was passed over was told of in a message that was dropped.
+            if !state.returned && (state.decided || state.forward.is_none() || is_answered(tables, kind, &state)?) {
                 tables.put_forward(&lane, number, None)?;
             }
         }

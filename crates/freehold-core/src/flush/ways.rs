@@ -109,10 +109,11 @@ impl<C: CopyRead> Planner<'_, C> {
                 return Ok(Way::Refuse(Refusal::new(ErrorCode::Invalid, "no site may create a record with this id")));
             }
         };
-        // A record that the copy does not have may have been created, and have moved, before the right to create it did. And this
-        // very flush may be changing who has that right.
+        // A record that the copy does not have may have been created, and have moved, before the right to create it did. One that was
+        // taken over may have been given away before the cut, and then its epoch is not that of the takeover. And this very
+        // flush may be changing who has the right to create.
         let is_moving = || self.folds.iter().any(|fold| fold.moves_to.is_some() && fold.id.is_reserved());
-        if state.is_none() && (!self.has_read_all(moved)? || is_moving()) {
+        if (state.is_none() || fold.base.is_taken()) && !self.has_read_all(moved)? || state.is_none() && is_moving() {
             return Ok(Way::Wait);
         }
         // Commands that precede it came too late in an earlier epoch, also where the record has come back since.

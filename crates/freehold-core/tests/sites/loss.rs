@@ -47,6 +47,12 @@ impl World {
         if self.chance.random_bool(0.8) {
             self.sites[lost].cut = true;
         }
+        self.lose(lost, taker);
+    }
+
+    /// A site is taken over; all others seal.
+    pub(crate) fn lose(&mut self, lost: usize, taker: usize) {
+        let members: Vec<_> = (0..SITES).filter(|at| *at != lost).collect();
         for member in &members {
             self.sites[*member].sealed[lost] = true;
         }

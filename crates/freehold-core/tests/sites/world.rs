@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use freehold_core::subject::{RecordsSubject, RecordsTopic};
 use freehold_core::{
-    Anomaly, CommandLogCheck, CommandMessage, CopyRead, CopyWrite as _, Effect, Emission, Event, FlushMessage,
-    ForwardState, GroupNumber, KindDefinition, LogMessage, LogTime, LoggedCommand, MembersRevision, PublishFailure,
-    RecordId, RecordState, RecordsBody, Status, StreamSequence, TakeoverEffect, TakeoverMessage, apply, apply_takeover,
-    learn_takeover, read_body,
+    Anomaly, CommandLogCheck, CommandMessage, CopyRead, CopyWrite as _, DecidedCommand, Effect, Emission, Event,
+    FlushMessage, ForwardState, GroupNumber, KindDefinition, LogMessage, LogTime, LoggedCommand, MembersRevision,
+    PublishFailure, RecordId, RecordState, RecordsBody, Status, StreamSequence, TakeoverEffect, TakeoverMessage, apply,
+    apply_takeover, learn_takeover, read_body,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -24,6 +24,8 @@ pub(crate) const INSTANCES: usize = 2;
 const RECORDS: [usize; 2] = [9, 3];
 /// All must be at rest after so many rounds without faults.
 const MOST_ROUNDS: usize = 300;
+/// An instance that is left alone wants no more done than this.
+const MOST_ANSWERS: usize = 2_000;
 
 /// A place in a records log.
 pub(crate) enum Entry {
@@ -48,7 +50,7 @@ pub(crate) struct Site {
     claim: StreamSequence,
     revision: u64,
     /// Which instance the member list gives the group to.
-    assigned: usize,
+    pub(crate) assigned: usize,
     /// Its clock is off by so much.
     clock_ms: u64,
     pub(crate) cut: bool,
@@ -61,12 +63,12 @@ pub(crate) struct Figures {
     forwards: usize,
     returns: usize,
     moves: usize,
-    refused_publishes: usize,
+    pub(crate) refused_publishes: usize,
     pub(crate) takeovers: usize,
     pub(crate) adopted: usize,
     pub(crate) stranded: usize,
     pub(crate) rebuilt: usize,
-    dropped: usize,
+    pub(crate) dropped: usize,
 }
 
 impl Figures {
@@ -135,10 +137,19 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, told: bool) -> Self {
         let mut chance = SmallRng::seed_from_u64(seed);
-        let definition = definition();
         let batched = chance.random_bool(0.3);
         let losses = chance.random_bool(0.7);
         let records = RECORDS[usize::from(chance.random_bool(0.4))];
+        Self { losses, records, ..Self::with(chance, batched, told) }
+    }
+
+    /// A world in which nothing happens but what it is driven to.
+    pub(crate) fn quiet(batched: bool) -> Self {
+        Self::with(SmallRng::seed_from_u64(0), batched, true)
+    }
+
+    fn with(mut chance: SmallRng, batched: bool, told: bool) -> Self {
+        let definition = definition();
         let mut site = || Site {
             commands: Vec::new(),
             records: Vec::new(),
@@ -168,8 +179,8 @@ impl World {
             stranded: Vec::new(),
             once_stranded: BTreeSet::new(),
             term: 0,
-            losses,
-            records,
+            losses: false,
+            records: RECORDS[0],
             figures: Figures::default(),
             told,
         };
@@ -325,7 +336,7 @@ impl World {
     }
 
     /// The process dies and is started again on the copy that it had committed.
-    fn crash(&mut self, index: usize) {
+    pub(crate) fn crash(&mut self, index: usize) {
         let Site { life, ended_by, .. } = &self.sites[index / INSTANCES];
         self.instances[index].crash(&name(index), *life, &self.definition, self.batched);
         // Whoever starts in a new life of the log learns what has ended the last one.
@@ -347,6 +358,13 @@ impl World {
         if at != origin && self.are_linked(at, origin) && !self.sites[at].sealed[origin] {
             let (have, end) = (self.sites[at].mirrors[origin], self.sites[origin].records.len());
             self.sites[at].mirrors[origin] = self.chance.random_range(have..=end);
+        }
+    }
+
+    /// A mirror takes all that there is.
+    pub(crate) fn mirror_whole(&mut self, at: usize, origin: usize) {
+        if self.are_linked(at, origin) && !self.sites[at].sealed[origin] {
+            self.sites[at].mirrors[origin] = self.sites[origin].records.len();
         }
     }
 
@@ -389,7 +407,7 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, index: usize, count: usize) {
+    pub(crate) fn deliver(&mut self, index: usize, count: usize) {
         let instance = &mut self.instances[index];
         let Some(after) = instance.consumer else { return };
         let log = &self.sites[instance.site].commands;
@@ -401,14 +419,14 @@ impl World {
         }
     }
 
-    fn hear(&mut self, index: usize) {
+    pub(crate) fn hear(&mut self, index: usize) {
         if let Some(event) = self.instances[index].answers.pop_front() {
             self.tell(index, event);
         }
     }
 
     /// Carries the next effect out. With faults, publishes and their answers get lost.
-    fn carry_out(&mut self, index: usize, faults: bool) -> Result<(), String> {
+    pub(crate) fn carry_out(&mut self, index: usize, faults: bool) -> Result<(), String> {
         let Some(effect) = self.instances[index].effects.pop_front() else { return Ok(()) };
         let at = self.instances[index].site;
         let answer = match effect {
@@ -426,8 +444,9 @@ impl World {
                 }
             }
             Effect::CheckCommandLog { decided, .. } => {
-                let at = usize::try_from(decided.sequence.0).unwrap() - 1;
-                let is_there = self.sites[index / INSTANCES].commands[at].is_some();
+                let place = usize::try_from(decided.sequence.0).unwrap() - 1;
+                let found = self.sites[at].commands.get(place).and_then(Option::as_ref);
+                let is_there = found.is_some_and(|found| is_same(found, &decided));
                 let check = if is_there { CommandLogCheck::Matches } else { CommandLogCheck::Rewound };
                 Event::CommandLogChecked(check)
             }
@@ -567,21 +586,12 @@ impl World {
             for at in 0..SITES {
                 for origin in (0..SITES).filter(|origin| *origin != at) {
                     self.mirror_again(at, origin);
-                    if !self.sites[at].sealed[origin] {
-                        self.sites[at].mirrors[origin] = self.sites[origin].records.len();
-                    }
+                    self.mirror_whole(at, origin);
                 }
             }
             for index in 0..self.instances.len() {
-                self.now += 1;
                 self.look_for_takeovers(index);
-                self.read_all(index);
-                self.deliver(index, usize::MAX);
-                self.answer_all(index)?;
-                if self.instances[index].holder.waits_for_sites() {
-                    self.tell(index, Event::RoutesChanged);
-                }
-                self.tell(index, Event::PositionDue);
+                self.go_on(index)?;
                 self.adopt(index);
             }
             let at_rest = self.instances.iter().all(|it| it.effects.is_empty()) && self.stranded.is_empty();
@@ -597,24 +607,40 @@ impl World {
         Err("no rest".to_owned())
     }
 
-    fn read_all(&mut self, index: usize) {
+    /// An instance does all that it can.
+    pub(crate) fn go_on(&mut self, index: usize) -> Result<(), String> {
+        self.now += 1;
+        self.read_all(index);
+        self.deliver(index, usize::MAX);
+        self.answer_all(index)?;
+        if self.instances[index].holder.waits_for_sites() {
+            self.tell(index, Event::RoutesChanged);
+        }
+        self.tell(index, Event::PositionDue);
+        Ok(())
+    }
+
+    pub(crate) fn read_all(&mut self, index: usize) {
         for origin in 0..SITES {
             self.read(index, origin, usize::MAX);
         }
     }
 
     /// Everything that an instance wants done is done.
-    fn answer_all(&mut self, index: usize) -> Result<(), String> {
-        while !self.instances[index].effects.is_empty() || !self.instances[index].answers.is_empty() {
+    pub(crate) fn answer_all(&mut self, index: usize) -> Result<(), String> {
+        for _ in 0..MOST_ANSWERS {
+            if self.instances[index].effects.is_empty() && self.instances[index].answers.is_empty() {
+                return Ok(());
+            }
             self.carry_out(index, false)?;
             self.hear(index);
             // A claim that was refused is only made again behind the newer one.
             self.read(index, index / INSTANCES, usize::MAX);
         }
-        Ok(())
+        Err(format!("{} goes on for ever", name(index)))
     }
 
-    fn ends(&self) -> Vec<usize> {
+    pub(crate) fn ends(&self) -> Vec<usize> {
         self.sites.iter().flat_map(|site| [site.records.len(), site.commands.len()]).collect()
     }
 
@@ -645,7 +671,7 @@ impl World {
             let key = (Some(message.id.clone()), message.command_id.clone());
             let outcome = first.outcomes.get(&key).ok_or_else(|| format!("{command_id} has no outcome"))?;
             let applied = outcome.change.outcome.status == Status::Applied;
-            let list = self.list(&message.id);
+            let list = self.list(0, &message.id);
             let appends = message.name.as_str() == "append";
             if appends && !(applied && list.contains(command_id)) {
                 return Err(format!("{command_id} of {takers:?} is lost: {outcome:?}"));
@@ -665,7 +691,7 @@ impl World {
                 }
             }
             for (id, order) in orders {
-                let list: Vec<_> = self.list(id).into_iter().filter(|it| order.contains(it)).collect();
+                let list: Vec<_> = self.list(0, id).into_iter().filter(|it| order.contains(it)).collect();
                 if list != order {
                     return Err(format!("{id}: {} took {order:?}, applied were {list:?}", site(at)));
                 }
@@ -690,8 +716,9 @@ impl World {
         copy
     }
 
-    fn list(&self, id: &RecordId) -> Vec<String> {
-        let record = self.instances[0].copy.records.get(id).and_then(|state| state.record.as_ref());
+    /// The commands that have changed a record, by an instance's copy.
+    pub(crate) fn list(&self, index: usize, id: &RecordId) -> Vec<String> {
+        let record = self.instances[index].copy.records.get(id).and_then(|state| state.record.as_ref());
         record.map(|record| record.read().unwrap()).unwrap_or_default()
     }
 }
@@ -782,6 +809,12 @@ fn dropped(log: &[Entry]) -> BTreeSet<StreamSequence> {
         }
     }
     dropped
+}
+
+/// Whether a command of a log is the one that was decided.
+fn is_same(found: &LoggedCommand, decided: &DecidedCommand) -> bool {
+    let command_id = found.message.as_ref().map(|message| &message.command_id);
+    found.time == decided.time_ms && command_id == Ok(&decided.command_id)
 }
 
 /// Whether a copy knows that a life of a site's log ends at a cut.
