@@ -235,6 +235,13 @@ impl Takeovers {
         taken
     }
 
+    /// Whether who owns what a site owned in an epoch is a takeover's taker, and by that takeover: it may have been given back since, or have
+    /// passed on to the taker's own taker.
+    pub fn is_owned_by(&self, takeover: &Takeover, owner: &SiteName, epoch: Epoch) -> bool {
+        let taken = self.see(owner, epoch);
+        taken.is_some_and(|it| it.owner == takeover.ballot.taker && it.cuts.contains_key(&takeover.lost))
+    }
+
     /// A record's state with its owner seen through the takeovers. Tells the lost sites that it has passed through; none where
     /// nothing has changed.
     pub fn see_record(&self, state: &mut RecordState) -> Vec<SiteName> {
@@ -289,6 +296,19 @@ mod tests {
         // The record was given back to the site that had been lost.
         assert_eq!(takeovers.see(&site("ewr"), Epoch((1 << 32) + 4)), None);
         assert!(takeovers.is_lost(&site("ewr"), Epoch(3)) && !takeovers.is_lost(&site("ewr"), Epoch(1 << 32)));
+    }
+
+    #[test]
+    fn a_taker_that_was_taken_over_itself_adopts_nothing_more() {
+        let mut takeovers = Takeovers::default();
+        let (first, second) = (takeover("ewr", "jfk", 1, 10), takeover("jfk", "ewr", 2, 20));
+        takeovers.note(first.clone(), StreamSequence(5));
+        assert!(takeovers.is_owned_by(&first, &site("ewr"), Epoch(3)));
+        takeovers.note(second.clone(), StreamSequence(11));
+        assert!(!takeovers.is_owned_by(&first, &site("ewr"), Epoch(3)), "it has passed on");
+        assert!(takeovers.is_owned_by(&second, &site("ewr"), Epoch(3)), "and has come to the other one by its own");
+        assert!(takeovers.is_owned_by(&second, &site("jfk"), Epoch(3)));
+        assert!(!takeovers.is_owned_by(&second, &site("jfk"), Epoch((2 << 32) + 4)), "it was given back");
     }
 
     #[test]

@@ -106,8 +106,9 @@ impl Adopter {
         let (mut after, mut found) = (None, 0);
         loop {
             let snapshot = self.copy.reader.snapshot()?;
-            let page =
-                snapshot.records_of_owner(kind, &takeover.lost, takeover.ballot.term, after.as_ref(), PAGE_RECORDS)?;
+            let takeovers = snapshot.takeovers()?;
+            let is_ours = |owner: &SiteName, epoch| takeovers.is_owned_by(takeover, owner, epoch);
+            let page = snapshot.records_by_owner(kind, is_ours, after.as_ref(), PAGE_RECORDS)?;
             drop(snapshot);
             found += page.items.len();
             let sent = page.items.into_iter().map(|(id, epoch, version)| {

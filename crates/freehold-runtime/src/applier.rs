@@ -147,8 +147,9 @@ impl Applier {
     }
 
     /// Where the log of a lost site can be read further: in this site's mirror, then at the members that have more of it. Nothing
-    /// where there is no more that counts, or nobody has it.
-    async fn source_of_lost(&self, loss: &Loss, applied: StreamSequence) -> Option<Source> {
+    /// where there is no more that counts, or nobody has it. What was read and does not concern the copy is passed without being committed.
+    async fn source_of_lost(&self, loss: &Loss, committed: StreamSequence) -> Option<Source> {
+        let applied = committed.max(self.copy.progress_of(&self.origin));
         let here = SitesLog::new(self.connection.clone(), self.site.clone());
         let mirrored = here.mirror(&self.origin).await.map(|mirror| mirror.last).unwrap_or_default();
         let end = loss.cut().map_or(mirrored, |cut| cut.min(mirrored));

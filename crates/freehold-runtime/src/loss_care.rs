@@ -1,6 +1,7 @@
 //! What an instance does about another site that is lost: it looks for who has taken that site over, and mirrors it again when
 //! it has come back.
 
+use futures::future::join_all;
 use tokio::sync::mpsc;
 use tokio::time::{Duration, timeout};
 
@@ -14,8 +15,10 @@ use crate::store_thread::StoreJob;
 
 /// How often a lost site is looked at.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// How long other sites may take to say what they know.
+/// How long a look may take.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long another site may take to say what it knows: less, so that one that hangs does not hide what the others say.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Takes care of one origin.
 pub(crate) struct LossCare {
@@ -61,22 +64,26 @@ impl LossCare {
         self.copy.losses.note(&self.origin, loss.clone());
         match loss {
             None => {}
-            Some(Loss::Sealed) => self.find_taker().await,
-            Some(Loss::TakenOver(takeover)) => self.welcome_back(&here, &takeover).await?,
+            Some(Loss::Sealed) => self.ask_for_takeovers(&self.sites).await,
+            Some(Loss::TakenOver(takeover)) => {
+                self.welcome_back(&here, &takeover).await?;
+                self.ask_for_takeovers(std::slice::from_ref(&self.origin)).await;
+            }
         }
         Ok(())
     }
 
-    /// A member that has sealed a log may not be able to read that of the taker: it may have been lost itself since. Whoever
-    /// answers is asked.
-    async fn find_taker(&self) {
-        for site in &self.sites {
+    /// A member that has sealed a log may not be able to read that of the taker: it may have been lost itself since. And who has taken
+    /// over this very site may have logged that in a log that this site takes no more of. Whoever answers is asked.
+    async fn ask_for_takeovers(&self, sites: &[SiteName]) {
+        let asked = sites.iter().map(|site| {
             let there = SitesLog::new(self.connection.in_domain(site), site.clone());
-            let Ok(found) = there.takeovers(site).await else { continue };
-            for message in found.into_iter().filter(|message| message.takeover.lost == self.origin) {
-                // The store thread ends only with the instance.
-                let _ = self.jobs.send(StoreJob::Learn(message)).await;
-            }
+            async move { timeout(ANSWER_PATIENCE, there.takeovers(site)).await.ok()?.ok() }
+        });
+        let found = join_all(asked).await.into_iter().flatten().flatten();
+        for message in found.filter(|it| [&self.origin, &self.site].contains(&&it.takeover.lost)) {
+            // The store thread ends only with the instance.
+            let _ = self.jobs.send(StoreJob::Learn(message)).await;
         }
     }
 

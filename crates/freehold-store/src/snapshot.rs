@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use freehold_core::{
     CommandId, CopyRead, Epoch, ForwardNumber, ForwardState, GroupDigest, GroupNumber, GroupState, Hash, KindName,
-    Lane, LogTime, RecordId, RecordState, RecordVersion, SiteName, StoredOutcome, StreamSequence, Takeovers, Term,
+    Lane, LogTime, RecordId, RecordState, RecordVersion, SiteName, StoredOutcome, StreamSequence, Takeovers,
 };
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _};
 
@@ -116,21 +116,19 @@ impl Snapshot {
         })
     }
 
-    /// Records whose newest update names a site as the owner, in an epoch before a term; deleted ones, and those that stand for
-    /// rights, included. Each with its epoch and version. Reads all records of the kind, page by page.
-    pub fn records_of_owner(
+    /// Records by the owner that their newest update names and the epoch of that; deleted ones, and those that stand for rights, included.
+    /// Each with its epoch and version. Reads all records of the kind, page by page.
+    pub fn records_by_owner(
         &self,
         kind: &KindName,
-        owner: &SiteName,
-        before: Term,
+        wanted: impl Fn(&SiteName, Epoch) -> bool,
         after: Option<&RecordId>,
         limit: usize,
     ) -> Result<Page<(RecordId, Epoch, RecordVersion)>, Error> {
         self.scan_records(kind, "", after, limit, |key, value| {
             let state = schema::decode_record(key, value)?.state;
-            let found = state.owner == *owner && state.epoch.term() < before;
             let id = schema::record_id_of_key(kind, key)?;
-            Ok(found.then_some((id, state.epoch, state.version)))
+            Ok(wanted(&state.owner, state.epoch).then_some((id, state.epoch, state.version)))
         })
     }
 

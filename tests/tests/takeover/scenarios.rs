@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use freehold::runtime::{TakeOverAnswer, TakeOverRequest};
+use freehold::runtime::{LossAnswer, LossRequest, TakeOverAnswer, TakeOverRequest};
 use freehold::{Client, SendOptions};
 use freehold_core::{CommandId, ErrorCode, SiteName};
+use freehold_jetstream::SitesLog;
 use freehold_sandbox::wait_until;
 use freehold_tests::counter::Total;
 use freehold_tests::takeover::{ask, ballot, give_back, seal, take_over};
 use freehold_tests::three_sites::ThreeSites;
 use freehold_tests::workload;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 
 use crate::deployment::{SOON, add, all_equal, owner, start, stranded, updates, wait_back};
@@ -96,6 +98,52 @@ async fn s30_forwarded_callers_are_answered_though_the_record_has_exceeded_its_h
     }
     let counter = workload::read_at_least(&jfk, "ewr-hot", 1 + 2 * BEYOND_THE_HISTORY as u64).await?;
     ensure!(counter.changes == 1 + 2 * BEYOND_THE_HISTORY as u64 && counter.breaches.is_empty(), "{counter:?}");
+    all_equal(place).await
+}
+
+/// S37: a taker is lost itself before it has adopted what it got. All of that passes on, and both come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn s37_a_taker_is_taken_over_before_it_has_adopted_all() -> Result<()> {
+    const RECORDS: usize = 1_000;
+    let mut place = start(&["one"]).await?;
+    let [ewr, jfk, lga] = clients(&place);
+    add(&lga, "lga-1", "first").await?;
+    let ids: Vec<_> = (0..RECORDS).map(|number| format!("jfk-{number}")).collect();
+    let made = ids.iter().map(|id| add(&jfk, id, "first"));
+    stream::iter(made).buffer_unordered(64).try_collect::<Vec<_>>().await?;
+    place.all_equal(None).await?;
+    place.sandbox.cut("jfk").await?;
+    take_over_or_fail(&lga, "jfk", &["lga", "ewr"]).await?;
+    place.kill_instances("lga").await?;
+    let logged = SitesLog::new(lga.connection().clone(), "lga".parse()?).takeovers(&"lga".parse()?).await?;
+    ensure!(logged.iter().all(|message| !message.takeover.adopted), "it has adopted all: this shows nothing");
+    let knows = || async { owner(&ewr, "jfk-1").await.is_ok_and(|owner| owner == "lga") };
+    wait_until("the other member knows of the takeover", SOON, knows).await?;
+    for server in place.sandbox.site("lga").servers() {
+        server.kill().await?;
+    }
+    place.sandbox.heal("jfk")?;
+    place.sandbox.wait_linked("jfk").await?;
+    let (log, site) = (SitesLog::new(jfk.connection().clone(), "jfk".parse()?), "lga".parse()?);
+    let request = LossRequest { lost: site };
+    let answers = || async { ask::<LossAnswer>(&ewr, "jfk", "loss", &request).await.is_ok() };
+    wait_until("the site that was lost first answers", SOON, answers).await?;
+    take_over_or_fail(&ewr, "lga", &["ewr", "jfk"]).await?;
+    for id in ["jfk-1", "lga-1"] {
+        ensure!(add(&ewr, id, "after").await?.changes == 2, "{id}");
+    }
+    place.restart_servers("lga").await?;
+    place.restart_instances("lga").await?;
+    wait_back(&ewr, "lga", &["ewr", "jfk"]).await?;
+    wait_back(&ewr, "jfk", &["lga", "ewr"]).await?;
+    ensure!(log.life(&"jfk".parse()?).await?.is_some(), "it has not begun a new life");
+    for (id, changes) in [("jfk-1", 3), ("lga-1", 3), ("jfk-999", 2)] {
+        for client in [&ewr, &jfk, &lga] {
+            let told = || async { owner(client, id).await.is_ok_and(|owner| owner == "ewr") };
+            wait_until("the owner is known", SOON, told).await?;
+        }
+        ensure!(add(&lga, id, "in the end").await?.changes == changes, "{id}");
+    }
     all_equal(place).await
 }
 

@@ -98,8 +98,9 @@ impl World {
             let mut found = Vec::new();
             for entry in &self.sites[other].records {
                 match entry {
+                    // What the taker of this very site has logged may be in a log that this site takes no more of.
                     Entry::Takeover(message)
-                        if (0..SITES).any(|it| sealed[it] && site(it) == message.takeover.lost) =>
+                        if (0..SITES).any(|it| (it == at || sealed[it]) && site(it) == message.takeover.lost) =>
                     {
                         found.push(message.clone());
                     }
@@ -174,7 +175,7 @@ impl World {
                 continue;
             }
             for (id, state) in &copy.records {
-                if state.owner == *lost && state.epoch.term() < ballot.term {
+                if copy.takeovers.is_owned_by(takeover, &state.owner, state.epoch) {
                     let command_id = format!("adopt-{}-{}-{}", ballot.term, state.epoch, state.version);
                     commands.push(rehome(id, &command_id, site(at)));
                 }
