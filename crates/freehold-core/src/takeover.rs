@@ -53,6 +53,10 @@ pub struct Takeover {
     /// Whether the taker's log has an update of every record that it got by this.
     #[serde(default)]
     pub adopted: bool,
+    /// Whether the lost site has begun a new life of its log by this. That log is a second witness then: the takeover counts also where
+    /// the taker's log has lost it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accepted: bool,
 }
 
 /// A site begins a new life of its records log, on `fh.S.ctl.life`: what was behind the cut of a takeover is set aside.
@@ -72,6 +76,11 @@ impl Life {
         let Ballot { term, taker } = &takeover.ballot;
         let log = Incarnation::new(takeover.lost_log.counter() + 1, &format!("{taker}{term}"));
         Self { log, ended_by: takeover, logged_at }
+    }
+
+    /// The takeover that it was begun by, and that counts by that.
+    pub fn accepted(&self) -> Takeover {
+        Takeover { accepted: true, ..self.ended_by.clone() }
     }
 }
 
@@ -136,7 +145,8 @@ impl Logged {
     /// Whether another takeover makes this one void: by what counts of its taker's log, or since it is of the same site and higher.
     fn is_void_by(&self, other: &Self) -> bool {
         let (ours, theirs) = (&self.takeover, &other.takeover);
-        let of_taker = theirs.lost == ours.ballot.taker
+        let of_taker = !ours.accepted
+            && theirs.lost == ours.ballot.taker
             && self.sequence > theirs.cut
             && ours.log.counter() <= theirs.lost_log.counter();
         let same = theirs.lost == ours.lost && theirs.lost_log.counter() == ours.lost_log.counter();
@@ -154,10 +164,10 @@ impl Takeovers {
         };
         if let Some(known) = all.iter().position(same) {
             // Said again, with how far the taker has come since.
-            let first = all[known].sequence.min(logged.sequence);
-            let adopted = all[known].takeover.adopted || logged.takeover.adopted;
-            all[known].sequence = first;
-            all[known].takeover.adopted = adopted;
+            let Logged { takeover, sequence } = &mut all[known];
+            *sequence = logged.sequence.min(*sequence);
+            takeover.adopted |= logged.takeover.adopted;
+            takeover.accepted |= logged.takeover.accepted;
         } else if all.iter().any(|other| logged.is_void_by(other)) {
             return false;
         } else {
@@ -282,6 +292,7 @@ mod tests {
             cut: StreamSequence(cut),
             sealed: BTreeMap::new(),
             adopted: false,
+            accepted: false,
         }
     }
 
@@ -323,6 +334,24 @@ mod tests {
         let mut takeovers = Takeovers::default();
         assert!(takeovers.note(one, StreamSequence(9)) && takeovers.note(two, StreamSequence(11)));
         assert_eq!(takeovers.see(&site("jfk"), Epoch(0)).unwrap().owner, site("ewr"));
+    }
+
+    #[test]
+    fn what_the_lost_site_has_accepted_counts_though_its_takers_log_has_lost_it_in_any_order() {
+        let first = takeover("ewr", "jfk", 1, 10);
+        let (accepted, second) = (Takeover { accepted: true, ..first.clone() }, takeover("jfk", "lga", 2, 20));
+        // The first lies behind the cut of the second.
+        let logged = [(&first, 21), (&accepted, 21), (&second, 5)];
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let mut takeovers = Takeovers::default();
+            for (takeover, at) in order.map(|it| logged[it]) {
+                takeovers.note(takeover.clone(), StreamSequence(at));
+            }
+            assert_eq!(takeovers.iter().collect::<Vec<_>>(), [&accepted, &second], "{order:?}");
+            assert_eq!(takeovers.see(&site("ewr"), Epoch(3)).unwrap().owner, site("lga"), "{order:?}");
+        }
+        let mut takeovers = Takeovers::default();
+        assert!(takeovers.note(second, StreamSequence(5)) && !takeovers.note(first, StreamSequence(21)));
     }
 
     #[test]

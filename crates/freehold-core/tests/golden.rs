@@ -313,6 +313,7 @@ fn takeovers_stay_as_they_are() {
         cut: StreamSequence(77),
         sealed: BTreeMap::from([("jfk".parse().unwrap(), StreamSequence(77))]),
         adopted: true,
+        accepted: false,
     };
     check(&takeover, include_str!("golden/takeover.json"));
     let life = Life::after(takeover, StreamSequence(9));

@@ -94,6 +94,17 @@ impl SitesLog {
         Ok(read.iter().filter_map(read_takeover).collect())
     }
 
+    /// The takeovers by which a site has begun new lives of its log, as far as the log of it that is here tells of them.
+    pub async fn accepted(&self, site: &SiteName) -> Result<Vec<TakeoverMessage>, ApiError> {
+        let stream = subject::records_stream(site);
+        let read = read_range(&self.connection, &stream, &subject::life(site), StreamSequence(0), usize::MAX).await?;
+        let accepted = |message: &StoredMessage| {
+            let life: Life = serde_json::from_slice(&message.payload).ok()?;
+            Some(TakeoverMessage { sequence: life.logged_at, time: message.time, takeover: life.accepted() })
+        };
+        Ok(read.iter().filter_map(accepted).collect())
+    }
+
     /// The newest life of a site's log that its stream here tells of; nothing where it is the first.
     pub async fn life(&self, site: &SiteName) -> Result<Option<(StreamSequence, Life)>, ApiError> {
         self.newest(site, &subject::life(site)).await

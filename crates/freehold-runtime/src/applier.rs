@@ -147,17 +147,19 @@ impl Applier {
     }
 
     /// Where the log of a lost site can be read further: in this site's mirror, then at the members that have more of it. Nothing
-    /// where there is no more that counts, or nobody has it. What was read and does not concern the copy is passed without being committed.
-    async fn source_of_lost(&self, loss: &Loss, committed: StreamSequence) -> Option<Source> {
-        let applied = committed.max(self.copy.progress_of(&self.origin));
+    /// where there is no more that counts, or nobody has it.
+    async fn source_of_lost(&self, loss: &Loss, applied: StreamSequence) -> Option<Source> {
         let here = SitesLog::new(self.connection.clone(), self.site.clone());
         let mirrored = here.mirror(&self.origin).await.map(|mirror| mirror.last).unwrap_or_default();
         let end = loss.cut().map_or(mirrored, |cut| cut.min(mirrored));
-        if applied < end {
+        // The mirror may end with messages that do not concern the copy. They are passed, and only the cut counts as applied then.
+        let passed = applied.max(self.copy.progress_of(&self.origin));
+        let ends_before_cut = loss.cut().is_some_and(|cut| end < cut);
+        if applied < end && !(ends_before_cut && passed >= end) {
             return Some(Source::Site);
         }
         let Loss::TakenOver(takeover) = loss else { return None };
-        let has_more = |(member, last): &(&SiteName, &StreamSequence)| **member != self.site && **last > applied;
+        let has_more = |(member, last): &(&SiteName, &StreamSequence)| **member != self.site && **last > end;
         let further = takeover.sealed.iter().filter(has_more).max_by_key(|(_, last)| **last);
         further.filter(|_| applied < takeover.cut).map(|(member, _)| Source::Member(member.clone()))
     }

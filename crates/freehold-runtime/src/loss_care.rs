@@ -4,6 +4,7 @@
 use futures::future::join_all;
 use tokio::sync::mpsc;
 use tokio::time::{Duration, timeout};
+use tokio::try_join;
 
 use freehold_core::{CopyRead, SiteName, Takeover, TakeoverMessage};
 use freehold_jetstream::{ApiError, Connection, SitesLog};
@@ -78,7 +79,11 @@ impl LossCare {
     async fn ask_for_takeovers(&self, sites: &[SiteName]) {
         let asked = sites.iter().map(|site| {
             let there = SitesLog::new(self.connection.in_domain(site), site.clone());
-            async move { timeout(ANSWER_PATIENCE, there.takeovers(site)).await.ok()?.ok() }
+            let told = async move {
+                let (takeovers, accepted) = try_join!(there.takeovers(site), there.accepted(site))?;
+                Ok::<_, ApiError>(takeovers.into_iter().chain(accepted))
+            };
+            async move { timeout(ANSWER_PATIENCE, told).await.ok()?.ok() }
         });
         let found = join_all(asked).await.into_iter().flatten().flatten();
         for message in found.filter(|it| [&self.origin, &self.site].contains(&&it.takeover.lost)) {
@@ -104,7 +109,7 @@ impl LossCare {
     }
 }
 
-/// All takeovers that the logs at a site tell of: its own, and the mirrors of others.
+/// All takeovers that the logs at a site tell of: its own, and the mirrors of others. Who has logged one, and who has begun a new life by one.
 pub(crate) async fn known_here(
     connection: &Connection,
     site: &SiteName,
@@ -112,8 +117,9 @@ pub(crate) async fn known_here(
 ) -> Result<Vec<TakeoverMessage>, ApiError> {
     let here = SitesLog::new(connection.clone(), site.clone());
     let mut found = Vec::new();
-    for taker in sites {
-        found.extend(here.takeovers(taker).await?);
+    for site in sites {
+        found.extend(here.takeovers(site).await?);
+        found.extend(here.accepted(site).await?);
     }
     Ok(found)
 }

@@ -77,10 +77,10 @@ impl Past {
         }
         let life = SitesLog::new(connection.clone(), config.site.clone()).life(&config.site).await?;
         let mut log = facts.incarnation.clone();
-        if let Some((_, Life { log: newest, ended_by, logged_at })) = life {
+        if let Some((_, life)) = life {
             // Whoever starts in a new life of the log learns what has ended the last one.
-            known.note(ended_by, logged_at);
-            log = newest;
+            known.note(life.accepted(), life.logged_at);
+            log = life.log;
         }
         Ok(Self { site: config.site.clone(), known, log })
     }

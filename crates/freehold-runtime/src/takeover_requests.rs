@@ -237,6 +237,7 @@ pub(crate) async fn take_over(handler: &RequestHandler, request: &Request) -> Re
         cut,
         sealed: positions,
         adopted: false,
+        accepted: false,
     };
     match log.take_over(sealed_at, &takeover).await {
         Ok(()) => {}

@@ -63,7 +63,8 @@ impl World {
         let ballot = Ballot { term: Term(self.term), taker: site(taker) };
         let lost_log = Incarnation::new(self.sites[lost].life, "sim");
         let log = Incarnation::new(self.sites[taker].life, "sim");
-        let takeover = Takeover { log, ballot, lost: site(lost), lost_log, cut, sealed, adopted: false };
+        let (adopted, accepted) = (false, false);
+        let takeover = Takeover { log, ballot, lost: site(lost), lost_log, cut, sealed, adopted, accepted };
         self.note(|| format!("{takeover:?}"));
         self.sites[lost].lost = true;
         self.figures.takeovers += 1;
@@ -74,11 +75,14 @@ impl World {
     /// A copy that has applied what does not count is made anew; at a site that was taken over, that is its return.
     pub(crate) fn make_anew(&mut self, index: usize, effect: &TakeoverEffect) {
         let at = self.instances[index].site;
-        let takeovers = self.instances[index].copy.takeovers.clone();
+        let mut takeovers = self.instances[index].copy.takeovers.clone();
         self.note(|| format!("{} makes its copy anew: {effect:?}", name(index)));
         self.figures.rebuilt += 1;
         if effect.lost == site(at) {
             self.come_back(at, &takeovers);
+            if let Some(TakeoverMessage { takeover, sequence, .. }) = &self.sites[at].ended_by {
+                takeovers.note(takeover.clone(), *sequence);
+            }
         }
         self.instances[index].copy = SitesCopy::knowing(takeovers);
         let (life, batched) = (self.sites[at].life, self.batched);
@@ -95,7 +99,8 @@ impl World {
         let sealed = self.sites[at].sealed;
         let reached: Vec<_> = (0..SITES).filter(|other| self.are_linked(at, *other)).collect();
         for other in reached {
-            let mut found = Vec::new();
+            // By what a sealed log's site has come back.
+            let mut found: Vec<_> = self.sites[other].ended_by.iter().filter(|_| sealed[other]).cloned().collect();
             for entry in &self.sites[other].records {
                 match entry {
                     // What the taker of this very site has logged may be in a log that this site takes no more of.
@@ -118,7 +123,8 @@ impl World {
 
     /// Once for each takeover: what lies beyond the cut is set aside, and a new life of the log begins.
     fn come_back(&mut self, at: usize, takeovers: &Takeovers) {
-        let Some(takeover) = takeovers.of(&site(at)) else { return };
+        let newest = takeovers.logged().rev().find(|(takeover, _)| takeover.lost == site(at));
+        let Some((takeover, sequence)) = newest else { return };
         if takeover.lost_log.counter() < self.sites[at].life {
             return;
         }
@@ -131,8 +137,8 @@ impl World {
             self.figures.stranded += 1;
         }
         self.sites[at].life += 1;
-        let sequence = StreamSequence(0);
-        self.sites[at].ended_by = Some(TakeoverMessage { sequence, time: LogTime(0), takeover: takeover.clone() });
+        let takeover = Takeover { accepted: true, ..takeover.clone() };
+        self.sites[at].ended_by = Some(TakeoverMessage { sequence, time: LogTime(0), takeover });
         self.sites[at].lost = false;
         self.note(|| format!("{} comes back, cut at {cut}", site(at)));
     }

@@ -462,3 +462,32 @@ fn s39_a_cut_inside_a_flush_of_five_records_keeps_what_is_before_it() {
         });
     }
 }
+
+/// B has taken A over and is lost before anybody's mirror has the fact. A has read it at B itself, and has begun a new life by it: that
+/// makes it count, and what B got by it is C's, which takes B over.
+#[test]
+fn s37_a_takeover_that_only_the_lost_site_has_read_counts_when_it_has_come_back_by_it() {
+    World::both_ways(|world| {
+        let id = record(A, 0);
+        world.append(A, &id, "before");
+        world.run_and_mirror_all()?;
+        world.cut(A);
+        world.lose(A, B);
+        world.heal(A);
+        world.read(world.holder_of(A), B, usize::MAX);
+        assert_eq!(world.sites[A].life, 2, "it has come back");
+        world.cut(B);
+        world.lose(B, C);
+        let asked = world.append(C, &id, "asked");
+        world.run(C)?;
+        assert!(world.decided_at(&asked).is_empty(), "C does not know who owns it before it hears of A's new life");
+        world.heal(B);
+        world.come_to_rest()?;
+        assert_eq!(world.decided_at(&asked), [C]);
+        for at in [A, B, C] {
+            let copy = &world.instances[world.holder_of(at)].copy;
+            assert_eq!((&copy.records[&id].owner, copy.takeovers.iter().count()), (&site(C), 2));
+        }
+        Ok(())
+    });
+}

@@ -282,5 +282,6 @@ fn takeover(lost: &SiteName, cut: StreamSequence) -> Takeover {
         cut,
         sealed: BTreeMap::new(),
         adopted: false,
+        accepted: false,
     }
 }
