@@ -131,7 +131,7 @@ pub async fn statuses(client: &Client, patience: Duration) -> Result<Vec<serde_j
     Ok(stats.map(|mut stats| stats["data"].take()).collect())
 }
 
-/// Sends a command until it is answered.
+/// Sends a command until its outcome is told. Where the owner of the record was just out of reach, the first answer may be that it is kept.
 pub async fn send(
     client: &Client,
     command: &str,
@@ -139,20 +139,14 @@ pub async fn send(
     command_id: Option<&str>,
 ) -> Result<freehold::Answer> {
     let command_id = command_id.map(str::to_owned).unwrap_or_else(|| ulid::Ulid::generate().to_string());
-    send_asking_again(client, command, body, &command_id, ASK_AGAIN).await
-}
-
-/// Sends a command until its outcome is told: where the owner of the record was just out of reach, the first answer may be that it is kept.
-pub async fn send_until_decided(
-    client: &Client,
-    command: &str,
-    body: &serde_json::Value,
-    command_id: &str,
-) -> Result<freehold::Answer> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
-        let answer = send(client, command, body, Some(command_id)).await?;
-        if answer.result.is_err() || answer.version.is_some() {
+        let answer = send_asking_again(client, command, body, &command_id, ASK_AGAIN).await?;
+        let is_kept = |body: &bytes::Bytes| {
+            let body: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+            body.is_some_and(|body| body["accepted"] == true)
+        };
+        if !answer.result.as_ref().is_ok_and(is_kept) {
             return Ok(answer);
         }
         ensure!(tokio::time::Instant::now() < deadline, "{command_id} is kept and not decided");
