@@ -30,7 +30,7 @@ use load::Load;
 use place::{Place, Served};
 
 /// How the servers store what they acknowledge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
     /// One server, which fsyncs every two minutes, as nats-server does unless told otherwise.
@@ -41,11 +41,9 @@ pub enum Profile {
     Cluster,
 }
 
-/// What is measured.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The `freehold` program, which runs the `records` service and the floor.
-    pub program: PathBuf,
+/// What is asked of whom: what a report repeats.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Asked {
     /// What is asked for.
     pub workload: Workload,
     /// How it is asked.
@@ -58,6 +56,15 @@ pub struct Options {
     pub records: u64,
     /// Bytes of a record.
     pub record_bytes: usize,
+}
+
+/// What is measured.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The `freehold` program, which runs the `records` service and the floor.
+    pub program: PathBuf,
+    /// What is asked of whom.
+    pub asked: Asked,
     /// How long each turn is measured.
     pub time: Duration,
     /// How often both have their turn.
@@ -70,16 +77,16 @@ pub async fn run(options: &Options, mut progress: impl FnMut(&str)) -> Result<Re
     for round in 1..=options.rounds {
         progress(&format!("round {round} of {}: Freehold", options.rounds));
         let place = Place::start(options, Served::Freehold).await?;
-        let load = Arc::new(Load::new(&place, options).await?);
+        let load = Arc::new(Load::new(&place, &options.asked).await?);
         load.fill().await?;
         freehold.push(place.measure(&load, options).await?);
         let sizes = place.sizes(&load).await?;
         place.stop().await?;
         progress(&format!("round {round} of {}: the floor", options.rounds));
         let place = Place::start(options, Served::Floor(sizes)).await?;
-        let load = Arc::new(Load::new(&place, options).await?);
+        let load = Arc::new(Load::new(&place, &options.asked).await?);
         floor.push(place.measure(&load, options).await?);
         place.stop().await?;
     }
-    Ok(Report::new(options, freehold, floor))
+    Ok(Report::new(options.asked.clone(), freehold, floor))
 }

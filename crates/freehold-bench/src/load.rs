@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::Options;
+use crate::Asked;
 use crate::place::{KIND, Place, SITE};
 
 /// Requests in flight while records are made.
@@ -34,7 +34,7 @@ const ZIPF_EXPONENT: f64 = 0.99;
 const READS_COMMANDS_PERCENT: u32 = 5;
 
 /// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Workload {
     /// Commands for records at random.
@@ -84,12 +84,12 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    pub(crate) async fn new(place: &Place, options: &Options) -> Result<Self> {
+    pub(crate) async fn new(place: &Place, asked: &Asked) -> Result<Self> {
         let client = Client::connect(&ConnectOptions::to(place.urls()), "bench").await?;
         // What a record is beside its text.
-        let text = "x".repeat(options.record_bytes.saturating_sub(r#"{"text":""}"#.len()));
+        let text = "x".repeat(asked.record_bytes.saturating_sub(r#"{"text":""}"#.len()));
         let record = format!(r#"{{"text":"{text}"}}"#);
-        let (workload, pace, records) = (options.workload, options.pace, options.records);
+        let (workload, pace, records) = (asked.workload, asked.pace, asked.records);
         Ok(Self { client, workload, pace, records, record, answered: Arc::default() })
     }
 

@@ -55,7 +55,7 @@ impl Place {
     pub(crate) async fn start(options: &Options, served: Served) -> Result<Self> {
         let data = tempfile::tempdir()?;
         let builder = Sandbox::builder().data_dir(data.path().join("servers"));
-        let builder = match options.profile {
+        let builder = match options.asked.profile {
             Profile::Default => builder.site(SITE),
             Profile::SyncAlways => builder.site(SITE).sync_always(true),
             Profile::Cluster => builder.clustered_site(SITE),
@@ -63,7 +63,7 @@ impl Place {
         let mut place = Self { sandbox: builder.start().await?, services: Vec::new(), data };
         match served {
             Served::Freehold => {
-                for number in 0..options.instances {
+                for number in 0..options.asked.instances {
                     place.start_instance(options, &format!("i{number}")).await?;
                 }
             }
@@ -164,7 +164,7 @@ impl Place {
 const STORED_OVERHEAD_BYTES: usize = 120;
 
 fn replicas(options: &Options) -> usize {
-    if options.profile == Profile::Cluster { 3 } else { 1 }
+    if options.asked.profile == Profile::Cluster { 3 } else { 1 }
 }
 
 fn cpu_of(process: u32) -> Result<Duration> {

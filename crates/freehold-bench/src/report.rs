@@ -2,24 +2,15 @@
 
 use serde::Serialize;
 
+use crate::Asked;
 use crate::place::Turn;
-use crate::{Loop, Options, Profile, Workload};
 
 /// Freehold beside the floor.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// What was asked for.
-    pub workload: Workload,
-    /// How it was asked.
-    pub pace: Loop,
-    /// How the servers stored.
-    pub profile: Profile,
-    /// Instances of the service.
-    pub instances: u16,
-    /// Records that there were.
-    pub records: u64,
-    /// Bytes of a record.
-    pub record_bytes: usize,
+    /// What was asked of whom.
+    #[serde(flatten)]
+    pub asked: Asked,
     /// The round of Freehold with the median rate.
     pub freehold: Figures,
     /// The round of the floor with the median rate.
@@ -65,23 +56,12 @@ pub struct CpuMicroseconds {
 }
 
 impl Report {
-    pub(crate) fn new(options: &Options, freehold: Vec<Turn>, floor: Vec<Turn>) -> Self {
+    pub(crate) fn new(asked: Asked, freehold: Vec<Turn>, floor: Vec<Turn>) -> Self {
         let figures = |turns: &[Turn]| turns.iter().map(Figures::of).collect::<Vec<_>>();
         let (freehold, floor) = (figures(&freehold), figures(&floor));
         let rounds = freehold.iter().zip(&floor).map(|(ours, floor)| (ours.per_second, floor.per_second)).collect();
         let (freehold, floor) = (median(freehold), median(floor));
-        Self {
-            workload: options.workload,
-            pace: options.pace,
-            profile: options.profile,
-            instances: options.instances,
-            records: options.records,
-            record_bytes: options.record_bytes,
-            ratio: freehold.per_second / floor.per_second,
-            freehold,
-            floor,
-            rounds,
-        }
+        Self { asked, ratio: freehold.per_second / floor.per_second, freehold, floor, rounds }
     }
 }
 

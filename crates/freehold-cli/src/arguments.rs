@@ -3,8 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
+use freehold_bench::{Profile, Workload};
 use freehold_core::{
     CommandId, CommandName, GroupCount, InstanceName, KindName, OwnerDown, RecordId, RecordVersion, SiteName,
 };
@@ -482,18 +483,6 @@ fn parse_home(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    use super::*;
-
-    #[test]
-    fn the_arguments_are_sound() {
-        Arguments::command().debug_assert();
-    }
-}
-
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -508,8 +497,8 @@ the command. The floor is the same NATS and redb operations without any logic, i
 With --json, one line for each run: {\"name\":…,\"freehold\":{\"per_second\":…},\"floor\":{…},\"ratio\":…}. Times are in microseconds.")]
 pub(crate) struct BenchArguments {
     /// What is asked for.
-    #[arg(long, value_enum, default_value_t = BenchWorkload::Uniform)]
-    pub(crate) workload: BenchWorkload,
+    #[arg(long, value_enum, default_value_t = Workload::Uniform)]
+    pub(crate) workload: Workload,
     /// Requests that are in flight all the time.
     #[arg(long, value_name = "COUNT", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) in_flight: u16,
@@ -517,8 +506,8 @@ pub(crate) struct BenchArguments {
     #[arg(long, value_name = "COUNT", conflicts_with = "in_flight", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
     /// How the servers store what they acknowledge.
-    #[arg(long, value_enum, default_value_t = BenchProfile::Default)]
-    pub(crate) profile: BenchProfile,
+    #[arg(long, value_enum, default_value_t = Profile::Default)]
+    pub(crate) profile: Profile,
     /// Instances of the records service.
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub(crate) instances: u16,
@@ -542,26 +531,14 @@ pub(crate) struct BenchArguments {
     pub(crate) serve_floor: Option<String>,
 }
 
-/// What `bench` asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum BenchWorkload {
-    /// Commands for records at random.
-    Uniform,
-    /// Commands for records by Zipf's law.
-    Zipfian,
-    /// Commands for one record.
-    Hot,
-    /// 95 reads and 5 commands in a hundred requests.
-    Reads,
-}
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
 
-/// How the servers of `bench` store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum BenchProfile {
-    /// One server as it comes: it fsyncs every two minutes.
-    Default,
-    /// One server that fsyncs before it acknowledges.
-    SyncAlways,
-    /// Three servers, streams in three copies.
-    Cluster,
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_sound() {
+        Arguments::command().debug_assert();
+    }
 }

@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use freehold_core::{
-    CopyRead as _, ErrorCode, FlushContext, GroupCount, HolderOptions, KindDefinition, KindName, LogTime, Member,
-    Nonce, SiteName, Takeover, TakeoverMessage, Takeovers,
+    CopyRead as _, ErrorCode, FlushContext, GroupCount, HolderOptions, KindDefinition, KindName, Life, LogTime, Member,
+    Nonce, SiteName, TakeoverMessage, Takeovers,
 };
 use freehold_jetstream::{
     ApiError, CommandLog, Connection, FencedConnection, Members, Micro, ProvisionError, ProvisionOptions, RecordsLog,
@@ -134,7 +134,7 @@ impl Instance {
             let (connection, site, copy) = (&connection, &config.site, &copy);
             let homecoming = Homecoming { connection, site, kinds: &kinds, copy, takeover, logged_at };
             homecoming.run().await.map_err(|error| StartError::Homecoming(error.into()))?;
-            let takeover = Takeover { accepted: true, ..takeover.clone() };
+            let takeover = Life::after(takeover.clone(), logged_at).accepted();
             let message = TakeoverMessage { sequence: logged_at, time: LogTime(0), takeover };
             // The store thread ends early only when the copy fails, which is reported by itself.
             let _ = jobs.send(StoreJob::Learn(message)).await;

@@ -72,16 +72,12 @@ impl Past {
         known: &Takeovers,
     ) -> Result<Self, StartError> {
         let mut known = known.clone();
+        // Among them what has ended the last life of the own log.
         for message in known_here(connection, &config.site, &config.sites).await? {
             known.note(message.takeover, message.sequence);
         }
         let life = SitesLog::new(connection.clone(), config.site.clone()).life(&config.site).await?;
-        let mut log = facts.incarnation.clone();
-        if let Some((_, life)) = life {
-            // Whoever starts in a new life of the log learns what has ended the last one.
-            known.note(life.accepted(), life.logged_at);
-            log = life.log;
-        }
+        let log = life.map_or_else(|| facts.incarnation.clone(), |(_, life)| life.log);
         Ok(Self { site: config.site.clone(), known, log })
     }
 

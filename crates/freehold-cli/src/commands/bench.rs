@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use freehold_bench::{FloorOptions, Loop, Options, Profile, Report, Workload, serve_floor};
+use freehold_bench::{Asked, FloorOptions, Loop, Options, Profile, Report, Workload, serve_floor};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use crate::arguments::{BenchArguments, BenchProfile, BenchWorkload};
+use crate::arguments::BenchArguments;
 use crate::context::Context;
 use crate::failure::Verdict;
 use crate::printer;
@@ -34,12 +34,14 @@ pub(crate) async fn run(context: &Context, arguments: BenchArguments) -> anyhow:
     if cfg!(debug_assertions) {
         printer::note("this is a debug build: its figures say nothing");
     }
-    let asked = asked(&arguments)?;
-    let runs = if arguments.all { all(&asked) } else { vec![(name(&asked), asked)] };
+    let options = options(&arguments)?;
+    let runs = if arguments.all { all(&options.asked) } else { vec![options.asked.clone()] };
     let mut table = printer::table_of(&COLUMNS);
     let progress = ProgressBar::new_spinner();
     progress.enable_steady_tick(TICK);
-    for (name, options) in runs {
+    for asked in runs {
+        let name = name(&asked);
+        let options = Options { asked, ..options.clone() };
         let report = freehold_bench::run(&options, |what| progress.set_message(format!("{name}, {what}"))).await;
         let report = report.with_context(|| name.clone())?;
         if context.json {
@@ -55,72 +57,60 @@ pub(crate) async fn run(context: &Context, arguments: BenchArguments) -> anyhow:
     Ok(Verdict::Yes)
 }
 
-fn asked(arguments: &BenchArguments) -> anyhow::Result<Options> {
+fn options(arguments: &BenchArguments) -> anyhow::Result<Options> {
     let pace = match arguments.rate {
         Some(rate) => Loop::Open { rate: f64::from(rate) },
         None => Loop::Closed { in_flight: usize::from(arguments.in_flight) },
     };
     Ok(Options {
         program: std::env::current_exe().context("this program cannot be found")?,
-        workload: match arguments.workload {
-            BenchWorkload::Uniform => Workload::Uniform,
-            BenchWorkload::Zipfian => Workload::Zipfian,
-            BenchWorkload::Hot => Workload::Hot,
-            BenchWorkload::Reads => Workload::Reads,
+        asked: Asked {
+            workload: arguments.workload,
+            pace,
+            profile: arguments.profile,
+            instances: arguments.instances,
+            records: arguments.records,
+            record_bytes: arguments.record_bytes,
         },
-        pace,
-        profile: match arguments.profile {
-            BenchProfile::Default => Profile::Default,
-            BenchProfile::SyncAlways => Profile::SyncAlways,
-            BenchProfile::Cluster => Profile::Cluster,
-        },
-        instances: arguments.instances,
-        records: arguments.records,
-        record_bytes: arguments.record_bytes,
         time: Duration::from_secs(arguments.seconds),
         rounds: arguments.rounds,
     })
 }
 
 /// Every workload, then one command at a time, two instances, and how the servers store.
-fn all(asked: &Options) -> Vec<(String, Options)> {
-    let with = |change: &dyn Fn(&mut Options)| {
-        let mut options = asked.clone();
-        change(&mut options);
-        (name(&options), options)
-    };
+fn all(asked: &Asked) -> Vec<Asked> {
     vec![
-        with(&|_| {}),
-        with(&|options| options.workload = Workload::Zipfian),
-        with(&|options| options.workload = Workload::Hot),
-        with(&|options| options.workload = Workload::Reads),
-        with(&|options| options.pace = Loop::Closed { in_flight: 1 }),
-        with(&|options| options.instances = 2),
-        with(&|options| options.profile = Profile::SyncAlways),
-        with(&|options| options.profile = Profile::Cluster),
+        asked.clone(),
+        Asked { workload: Workload::Zipfian, ..asked.clone() },
+        Asked { workload: Workload::Hot, ..asked.clone() },
+        Asked { workload: Workload::Reads, ..asked.clone() },
+        Asked { pace: Loop::Closed { in_flight: 1 }, ..asked.clone() },
+        Asked { instances: 2, ..asked.clone() },
+        Asked { profile: Profile::SyncAlways, ..asked.clone() },
+        Asked { profile: Profile::Cluster, ..asked.clone() },
     ]
 }
 
 /// What a run is, in a few words.
-fn name(options: &Options) -> String {
-    let workload = match options.workload {
+fn name(asked: &Asked) -> String {
+    let workload = match asked.workload {
         Workload::Uniform => "uniform",
         Workload::Zipfian => "zipfian",
         Workload::Hot => "one hot record",
         Workload::Reads => "95 % reads",
     };
-    let pace = match options.pace {
+    let pace = match asked.pace {
         Loop::Closed { in_flight } => format!("{in_flight} in flight"),
         Loop::Open { rate } => format!("{rate}/s"),
     };
     let mut name = format!("{workload}, {pace}");
-    match options.profile {
+    match asked.profile {
         Profile::Default => {}
         Profile::SyncAlways => name.push_str(", sync always"),
         Profile::Cluster => name.push_str(", three servers"),
     }
-    if options.instances > 1 {
-        name.push_str(&format!(", {} instances", options.instances));
+    if asked.instances > 1 {
+        name.push_str(&format!(", {} instances", asked.instances));
     }
     name
 }
