@@ -218,8 +218,14 @@ fn check_lawful<T: CopyWrite>(
     update: &Update,
 ) -> Result<Result<Option<Anomaly>, Anomaly>, T::Error> {
     let id = || update.id.clone();
-    let mut before = before.clone();
-    let taken = !tables.takeovers()?.see_record(&mut before).is_empty();
+    let takeovers = tables.takeovers()?;
+    let seen = takeovers.see(&before.owner, before.epoch).map(|_| {
+        let mut seen = before.clone();
+        takeovers.see_record(&mut seen);
+        seen
+    });
+    let taken = seen.is_some();
+    let before = seen.as_ref().unwrap_or(before);
     let unlawful = || Anomaly::Unlawful { id: id(), owner: before.owner.clone(), origin: origin.clone() };
     // What tells how the record has moved may be unread, or was dropped before it was read: a log keeps a number of updates of a record.
     let mut has_read_all = true;

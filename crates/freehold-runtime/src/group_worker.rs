@@ -43,7 +43,6 @@ const MEMBERS_PAUSE: Duration = Duration::from_millis(200);
 const SITES_PAUSE: Duration = Duration::from_millis(100);
 
 /// What all workers of an instance share.
-#[derive(Clone)]
 pub(crate) struct WorkerContext {
     pub(crate) site: SiteName,
     pub(crate) copy: Copy,
@@ -60,9 +59,16 @@ pub(crate) struct WorkerContext {
     pub(crate) held: Arc<std::sync::atomic::AtomicUsize>,
 }
 
+impl WorkerContext {
+    /// The connection to publish on, where there is one.
+    fn fenced(&self) -> Option<FencedConnection> {
+        self.fenced.borrow().clone()
+    }
+}
+
 /// Drives one group until the service stops.
 pub(crate) struct GroupWorker {
-    context: WorkerContext,
+    context: Arc<WorkerContext>,
     kind: KindName,
     group: GroupNumber,
     holder: Holder,
@@ -96,7 +102,7 @@ enum Happening {
 }
 
 impl GroupWorker {
-    pub(crate) fn new(context: WorkerContext, options: HolderOptions) -> Self {
+    pub(crate) fn new(context: Arc<WorkerContext>, options: HolderOptions) -> Self {
         Self {
             kind: options.flush.definition.name.clone(),
             group: options.flush.group,
@@ -240,38 +246,44 @@ impl GroupWorker {
 
     fn carry_out(&mut self, effect: Effect) {
         let (kind, group) = (self.kind.clone(), self.group);
-        let WorkerContext { commands, records, batched, .. } = self.context.clone();
-        let fenced = self.context.fenced.borrow().clone();
+        let context = Arc::clone(&self.context);
         let answer: BoxFuture<'static, Answer> = match effect {
-            Effect::PublishClaim { expected, claim } => Box::pin(async move {
-                let result = match fenced {
-                    Some(fenced) => records.claim(&fenced, &kind, group, expected, &claim).await,
-                    None => Err(no_connection()),
-                };
-                Answer::Event(Event::Claimed(result))
-            }),
-            Effect::CheckCommandLog { decided, log } => {
-                Box::pin(async move { Answer::Event(Event::CommandLogChecked(commands.check(&decided, log).await)) })
+            Effect::PublishClaim { expected, claim } => {
+                let fenced = context.fenced();
+                Box::pin(async move {
+                    let result = match fenced {
+                        Some(fenced) => context.records.claim(&fenced, &kind, group, expected, &claim).await,
+                        None => Err(no_connection()),
+                    };
+                    Answer::Event(Event::Claimed(result))
+                })
             }
+            Effect::CheckCommandLog { decided, log } => Box::pin(async move {
+                let checked = context.commands.check(&decided, log).await;
+                Answer::Event(Event::CommandLogChecked(checked))
+            }),
             Effect::OpenConsumer { claim, after } => Box::pin(async move {
-                let opened = timeout(OPEN_TIMEOUT, commands.consume(&kind, group, claim, after)).await;
+                let opened = timeout(OPEN_TIMEOUT, context.commands.consume(&kind, group, claim, after)).await;
                 Answer::Consumer(match opened {
                     Ok(opened) => opened.map(Box::new).map_err(|error| describe(&error)),
                     Err(_) => Err("no answer".to_owned()),
                 })
             }),
-            Effect::Publish { claim, messages, whole } => Box::pin(async move {
-                let result = match fenced {
-                    Some(fenced) => records.publish(&fenced, claim, messages, batched || whole).await,
-                    None => Err(no_connection()),
-                };
-                Answer::Event(Event::Published(result))
-            }),
+            Effect::Publish { claim, messages, whole } => {
+                let (fenced, whole) = (context.fenced(), context.batched || whole);
+                Box::pin(async move {
+                    let result = match fenced {
+                        Some(fenced) => context.records.publish(&fenced, claim, messages, whole).await,
+                        None => Err(no_connection()),
+                    };
+                    Answer::Event(Event::Published(result))
+                })
+            }
             Effect::Emit(emissions) => {
-                let counts = Arc::clone(&self.context.group_counts);
-                Box::pin(async move { Answer::Event(Event::Emitted(emit(&commands, &counts, group, emissions).await)) })
+                Box::pin(async move { Answer::Event(Event::Emitted(emit(&context, group, emissions).await)) })
             }
             Effect::Purge { below, decided, log } => Box::pin(async move {
+                let commands = &context.commands;
                 let mut check = commands.check(&decided, log).await;
                 if check == CommandLogCheck::Matches {
                     match commands.purge(&kind, group, below.sequence).await {
@@ -291,10 +303,9 @@ impl GroupWorker {
                 return;
             }
             Effect::ReadMembers => {
-                let members = self.context.members.clone();
                 let pause = self.claim_pause;
                 self.claim_pause = (2 * pause).min(LONGEST_CLAIM_PAUSE);
-                Box::pin(read_members(members, kind, group, pause))
+                Box::pin(read_members(context, kind, group, pause))
             }
             Effect::Stopped => {
                 self.stopped = true;
@@ -312,10 +323,10 @@ async fn next_commands(consumer: Option<&mut CommandConsumer>) -> Result<Vec<Log
     }
 }
 
-async fn read_members(members: Members, kind: KindName, group: GroupNumber, pause: Duration) -> Answer {
+async fn read_members(context: Arc<WorkerContext>, kind: KindName, group: GroupNumber, pause: Duration) -> Answer {
     tokio::time::sleep(pause).await;
     loop {
-        match members.read(&kind).await {
+        match context.members.read(&kind).await {
             Ok(entry) => return Answer::Members(entry.list),
             Err(error) => {
                 tracing::debug!(%kind, %group, error = describe(&error), "the member list cannot be read");
@@ -326,17 +337,13 @@ async fn read_members(members: Members, kind: KindName, group: GroupNumber, paus
 }
 
 /// Sends what decisions ask for. All of it may be sent again.
-async fn emit(
-    commands: &CommandLog,
-    counts: &HashMap<KindName, GroupCount>,
-    group: GroupNumber,
-    emissions: Vec<Emission>,
-) -> Result<(), EmitFailure> {
+async fn emit(context: &WorkerContext, group: GroupNumber, emissions: Vec<Emission>) -> Result<(), EmitFailure> {
+    let WorkerContext { commands, group_counts, .. } = context;
     for emission in emissions {
         match emission {
             Emission::DeadLetter(letter) => emit_dead_letter(commands, group, &letter).await?,
             Emission::Command(command) => {
-                let count = counts
+                let count = group_counts
                     .get(&command.kind)
                     .ok_or_else(|| EmitFailure(format!("this service does not know kind {}", command.kind)))?;
                 emit_command(commands, count.group_of(&command.id), &command).await?;

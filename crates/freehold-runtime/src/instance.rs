@@ -101,7 +101,7 @@ impl Instance {
 
         let (failed, mut failures) = mpsc::channel(1);
         let (store, fresh) = open_store(config, rebuild != Rebuild::No).await?;
-        let past = Past::find(&connection, config, &facts, known).await?;
+        let past = patiently(|| Past::find(&connection, config, &facts, known)).await?;
         let (store, takeovers, is_new) = past.teach(&connection, config, store).await?;
         let fresh = fresh || is_new;
         let incarnation = past.log(&takeovers);
@@ -159,7 +159,7 @@ impl Instance {
         let (stop_workers, stop) = watch::channel(false);
         let (fenced, fenced_watch) = watch::channel(None);
         readers.spawn(keep_fenced(connection.clone(), fenced));
-        let context = WorkerContext {
+        let context = Arc::new(WorkerContext {
             site: config.site.clone(),
             copy: copy.clone(),
             commands: CommandLog::new(connection.clone(), config.site.clone()).in_life(&incarnation),
@@ -173,7 +173,7 @@ impl Instance {
             batched: facts.replicas > 1,
             failures: failed,
             held: Arc::new(AtomicUsize::new(0)),
-        };
+        });
         let mut workers = JoinSet::new();
         for definition in definitions.values() {
             for group in definition.settings.groups.groups() {
@@ -193,7 +193,7 @@ impl Instance {
                     batched: context.batched,
                     audit_window_ms: config.audit_window_ms,
                 };
-                workers.spawn(GroupWorker::new(context.clone(), options).run());
+                workers.spawn(GroupWorker::new(Arc::clone(&context), options).run());
             }
         }
         let mut running = JoinSet::new();
@@ -217,7 +217,7 @@ impl Instance {
         if config.sites.len() > 1 {
             readers.spawn(adopter.run());
         }
-        let handler = RequestHandler {
+        let handler = Arc::new(RequestHandler {
             site: config.site.clone(),
             definitions: Arc::clone(definitions),
             copy: copy.clone(),
@@ -233,7 +233,7 @@ impl Instance {
             decide_timeout: Duration::from_millis(config.decide_timeout_ms),
             max_payload_bytes: connection.max_payload_bytes(),
             metrics: RequestMetrics::new(&config.site, &config.instance, definitions.values()),
-        };
+        });
         let held = Arc::clone(&context.held);
         let (site, instance) = (config.site.clone(), config.instance.clone());
         readers.spawn(tell_copy(site, instance, config.sites.clone(), copy.clone(), Arc::clone(&held)));
@@ -443,7 +443,7 @@ async fn keep_fenced(connection: Connection, fenced: watch::Sender<Option<Fenced
 
 /// Takes requests, a bounded number at a time, until `stop`; then answers those that have arrived. Ends at once when the
 /// connection is gone for good.
-async fn serve(mut micro: Micro, handler: RequestHandler, max_requests: usize, mut stop: watch::Receiver<bool>) {
+async fn serve(mut micro: Micro, handler: Arc<RequestHandler>, max_requests: usize, mut stop: watch::Receiver<bool>) {
     let free = Arc::new(Semaphore::new(max_requests));
     let mut answering = JoinSet::new();
     let mut draining = false;
@@ -460,7 +460,7 @@ async fn serve(mut micro: Micro, handler: RequestHandler, max_requests: usize, m
         while answering.try_join_next().is_some() {}
         match Arc::clone(&free).try_acquire_owned() {
             Ok(permit) => {
-                let handler = handler.clone();
+                let handler = Arc::clone(&handler);
                 answering.spawn(async move {
                     handler.handle(request).await;
                     drop(permit);

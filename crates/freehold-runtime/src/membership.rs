@@ -220,7 +220,7 @@ impl Membership {
     /// Alive, or certainly gone: no responders twice, or no answer for as long as a hung member is given.
     async fn find(&self, member: &Member, silent_since: &mut Option<(Member, Instant)>) -> Probe {
         let subject = private_subject(&self.identity.site, member, "probe");
-        match self.connection.probe(subject.clone(), PROBE_TIMEOUT).await {
+        match self.ask(&subject).await {
             Probe::Alive => {
                 *silent_since = None;
                 Probe::Alive
@@ -233,6 +233,20 @@ impl Membership {
                 let (_, since) = silent_since.get_or_insert_with(|| (member.clone(), Instant::now() - PROBE_TIMEOUT));
                 if since.elapsed() >= HUNG_AFTER { Probe::Gone } else { Probe::Silent }
             }
+        }
+    }
+
+    /// Asks, and asks again where there is no answer soon: what was on its way to a member that died at that moment is answered by nobody.
+    async fn ask(&self, subject: &str) -> Probe {
+        let first = self.connection.probe(subject.to_owned(), PROBE_TIMEOUT);
+        let second = async {
+            tokio::time::sleep(PROBE_INTERVAL).await;
+            self.connection.probe(subject.to_owned(), PROBE_TIMEOUT - PROBE_INTERVAL).await
+        };
+        tokio::pin!(first, second);
+        tokio::select! {
+            found = &mut first => if found == Probe::Silent { second.await } else { found },
+            found = &mut second => if found == Probe::Silent { first.await } else { found },
         }
     }
 

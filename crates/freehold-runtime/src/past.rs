@@ -6,7 +6,7 @@ use futures::future::join_all;
 use tokio::time::timeout;
 
 use freehold_core::{CopyRead as _, Incarnation, Life, SiteName, StreamSequence, Takeover, Takeovers};
-use freehold_jetstream::{Connection, RecordsLog, RecordsLogFacts, SitesLog};
+use freehold_jetstream::{ApiError, Connection, RecordsLog, RecordsLogFacts, SitesLog};
 use freehold_store::Store;
 
 use crate::config::{Alone, ServiceConfig};
@@ -70,7 +70,7 @@ impl Past {
         config: &ServiceConfig,
         facts: &RecordsLogFacts,
         known: &Takeovers,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, ApiError> {
         let mut known = known.clone();
         // Among them what has ended the last life of the own log.
         for message in known_here(connection, &config.site, &config.sites).await? {

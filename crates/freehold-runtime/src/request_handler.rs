@@ -41,8 +41,7 @@ const OWNER_DOWN_HEADER: &str = "Freehold-Owner-Down";
 /// How often a request looks whether the owner of its record is away.
 const OWNER_PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers requests. Cheap to clone.
-#[derive(Clone)]
+/// Answers requests.
 pub(crate) struct RequestHandler {
     pub(crate) site: SiteName,
     pub(crate) definitions: Arc<HashMap<KindName, Arc<KindDefinition>>>,
@@ -61,6 +60,15 @@ pub(crate) struct RequestHandler {
     pub(crate) decide_timeout: Duration,
     pub(crate) max_payload_bytes: usize,
     pub(crate) metrics: RequestMetrics,
+}
+
+/// What goes with a command, from its caller's headers.
+struct Terms {
+    command_id: CommandId,
+    /// The caller gave no id: nobody can have sent the command before.
+    is_minted: bool,
+    owner_down: Option<OwnerDown>,
+    wait: WaitMode,
 }
 
 /// An answer before it is put on the wire.
@@ -109,14 +117,8 @@ impl RequestHandler {
             return Answer::refuse(ErrorCode::Invalid, format!("this service has no kind {kind:?}"));
         };
         if by_operator {
-            let answer = match endpoint {
-                REHOME_COMMAND => self.change(&definition, &RehomeCommand, request).await,
-                operator_requests::REHOME_RIGHT => operator_requests::rehome_right(self, &definition, request).await,
-                takeover_requests::LOSS => takeover_requests::loss(self, request).await,
-                takeover_requests::SEAL => takeover_requests::seal(self, request).await,
-                takeover_requests::TAKE_OVER => takeover_requests::take_over(self, request).await,
-                _ => Ok(Answer::refuse(ErrorCode::Invalid, format!("an operator has no command {endpoint:?}"))),
-            };
+            // Each request's task has room for what its answer needs at most: what is rare has its own.
+            let answer = Box::pin(self.answer_operator(&definition, endpoint, request)).await;
             return answer.unwrap_or_else(Answer::from);
         }
         if let Some(answer) = read_requests::answer(self, &definition, endpoint, request.payload()).await {
@@ -134,6 +136,22 @@ impl RequestHandler {
         }
     }
 
+    async fn answer_operator(
+        &self,
+        definition: &KindDefinition,
+        endpoint: &str,
+        request: &Request,
+    ) -> Result<Answer, Refusal> {
+        match endpoint {
+            REHOME_COMMAND => self.change(definition, &RehomeCommand, request).await,
+            operator_requests::REHOME_RIGHT => operator_requests::rehome_right(self, definition, request).await,
+            takeover_requests::LOSS => takeover_requests::loss(self, request).await,
+            takeover_requests::SEAL => takeover_requests::seal(self, request).await,
+            takeover_requests::TAKE_OVER => takeover_requests::take_over(self, request).await,
+            _ => Ok(Answer::refuse(ErrorCode::Invalid, format!("an operator has no command {endpoint:?}"))),
+        }
+    }
+
     async fn change(
         &self,
         definition: &KindDefinition,
@@ -142,24 +160,24 @@ impl RequestHandler {
     ) -> Result<Answer, Refusal> {
         let wait = self.wait_mode(request.header(WAIT_HEADER))?;
         let owner_down = request.header(OWNER_DOWN_HEADER).map(owner_down).transpose()?;
-        let command_id = match request.header(COMMAND_ID_HEADER) {
-            Some(text) => CommandId::from_caller(text).map_err(|error| invalid_command_id(&error))?,
-            None => mint_command_id()?,
+        let (command_id, is_minted) = match request.header(COMMAND_ID_HEADER) {
+            Some(text) => (CommandId::from_caller(text).map_err(|error| invalid_command_id(&error))?, false),
+            None => (mint_command_id()?, true),
         };
         let headers = vec![(COMMAND_ID_HEADER, command_id.to_string())];
-        let answer = self.change_as(definition, decider, request, command_id, owner_down, wait).await;
+        let terms = Terms { command_id, is_minted, owner_down, wait };
+        let answer = self.change_on(terms, definition, decider, request).await;
         Ok(answer.unwrap_or_else(|refusal| Answer { result: Err(refusal), headers }))
     }
 
-    async fn change_as(
+    async fn change_on(
         &self,
+        terms: Terms,
         definition: &KindDefinition,
         decider: &dyn Decider,
         request: &Request,
-        command_id: CommandId,
-        owner_down: Option<OwnerDown>,
-        wait: WaitMode,
     ) -> Result<Answer, Refusal> {
+        let Terms { command_id, is_minted, owner_down, wait } = terms;
         let deadline = Instant::now() + self.decide_timeout;
         let command = self.read_command(definition, decider, request.payload(), command_id)?;
         let command = CommandMessage { owner_down, ..command };
@@ -169,7 +187,8 @@ impl RequestHandler {
         }
         // The waiter comes before the look into the copy, so that no commit falls between them.
         let mut waiter = self.copy.waiters.outcome(kind, id, command_id);
-        if let Some(outcome) = self.known_outcome(kind, id, command_id)? {
+        let known = if is_minted { None } else { self.known_outcome(kind, id, command_id)? };
+        if let Some(outcome) = known {
             return Ok(self.confirmed_answer(&command, &outcome, wait, deadline).await);
         }
         let group = definition.settings.groups.group_of(id);
