@@ -16,6 +16,7 @@ use freehold_core::{
 
 use crate::connection::Connection;
 use crate::error::ApiError;
+use crate::publisher::{Outbound, Publisher, Stored};
 use crate::records_log::{log_state, open_consumer};
 use crate::stall::StallWatch;
 
@@ -37,6 +38,7 @@ pub struct CommandLog {
     stream: String,
     /// Which life of the site's records log this is for.
     life: u64,
+    publisher: Publisher,
 }
 
 /// The first life of a site's records log.
@@ -82,7 +84,8 @@ impl CommandLog {
     /// The log of a site.
     pub fn new(connection: Connection, site: SiteName) -> Self {
         let stream = subject::commands_stream(&site);
-        Self { connection, site, stream, life: FIRST_LIFE }
+        let publisher = Publisher::new(connection.client.clone(), connection.jetstream.clone());
+        Self { connection, site, stream, life: FIRST_LIFE, publisher }
     }
 
     /// The log in a life of the site's records log. What was set aside when the last one ended may be sent again under the same id:
@@ -105,18 +108,16 @@ impl CommandLog {
         if self.life > FIRST_LIFE {
             message_id = format!("{message_id}-{}", self.life);
         }
+        let bytes = payload.len();
         let mut publish = PublishMessage::build().payload(payload.into()).message_id(message_id);
         if let Some(trace_parent) = trace_parent {
             publish = publish.header("traceparent", trace_parent);
         }
         let subject = subject::command(&self.site, &command.kind, group);
-        let sent = self.connection.jetstream.send_publish(subject, publish).await;
-        let acked = match sent {
-            Ok(ack) => ack.await,
-            Err(error) => Err(error),
-        };
-        match acked {
-            Ok(ack) => Ok(Appended { sequence: StreamSequence(ack.sequence), duplicate: ack.duplicate }),
+        let answers = self.publisher.publish(vec![Outbound { subject, message: publish, bytes }]).await;
+        let answer = answers.into_iter().next().unwrap_or_else(|| Err(PublishErrorKind::Other.into()));
+        match answer {
+            Ok(Stored { sequence, duplicate }) => Ok(Appended { sequence, duplicate }),
             Err(error) => Err(match error.kind() {
                 PublishErrorKind::MaxPayloadExceeded => AppendError::TooLarge,
                 PublishErrorKind::StreamNotFound => AppendError::NoLog,

@@ -5,6 +5,7 @@
 //! through behind a doubt. Whoever owns it opens a new one.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::error::ApiError;
+use crate::publisher::Publisher;
 
 /// The oldest nats-server that has what Freehold uses.
 pub const MINIMUM_SERVER_VERSION: (u64, u64, u64) = (2, 14, 0);
@@ -127,9 +129,9 @@ pub struct Connection {
     pub(crate) client: async_nats::Client,
     pub(crate) jetstream: jetstream::Context,
     /// What the subjects of that JetStream's API begin with.
-    pub(crate) api_prefix: String,
-    options: ConnectOptions,
-    name: String,
+    pub(crate) api_prefix: Arc<str>,
+    options: Arc<ConnectOptions>,
+    name: Arc<str>,
 }
 
 impl Connection {
@@ -137,8 +139,8 @@ impl Connection {
     pub async fn open(options: &ConnectOptions, name: &str) -> Result<Self, ConnectError> {
         let client = connect(options, options.native(name).await?).await?;
         check_version(&options.url, &client.server_info())?;
-        let api_prefix = "$JS.API".to_owned();
-        Ok(Self { jetstream: context(&client), api_prefix, client, options: options.clone(), name: name.to_owned() })
+        let (options, name) = (Arc::new(options.clone()), name.into());
+        Ok(Self { jetstream: context(&client), api_prefix: "$JS.API".into(), client, options, name })
     }
 
     /// Checks that JetStream answers.
@@ -179,7 +181,8 @@ impl Connection {
                 if *watch_lost.borrow() { Ok(()) } else { Err(error) }
             },
         )?;
-        Ok(FencedConnection { jetstream: context(&client), client, lost: watch_lost })
+        let jetstream = context(&client);
+        Ok(FencedConnection { publisher: Publisher::new(client, jetstream.clone()), jetstream, lost: watch_lost })
     }
 
     /// The same connection with another site's JetStream: its API through its domain.
@@ -187,7 +190,7 @@ impl Connection {
     pub fn in_domain(&self, site: &SiteName) -> Self {
         let jetstream =
             jetstream::ContextBuilder::new().domain(site.as_str()).timeout(API_TIMEOUT).build(self.client.clone());
-        Self { jetstream, api_prefix: api_prefix(site), ..self.clone() }
+        Self { jetstream, api_prefix: api_prefix(site).into(), ..self.clone() }
     }
 
     /// Asks a private subject of an instance whether it is alive.
@@ -248,8 +251,9 @@ pub enum Probe {
 /// A connection that is used until it is lost and then thrown away.
 #[derive(Debug, Clone)]
 pub struct FencedConnection {
-    pub(crate) client: async_nats::Client,
     pub(crate) jetstream: jetstream::Context,
+    /// To the records log.
+    pub(crate) publisher: Publisher,
     lost: watch::Receiver<bool>,
 }
 

@@ -14,6 +14,7 @@ mod inspection;
 mod members;
 mod micro;
 mod provision;
+mod publisher;
 mod records_log;
 mod records_reader;
 mod sites_log;

@@ -329,6 +329,7 @@ fn wanted_streams(options: &ProvisionOptions) -> Vec<Config> {
         subjects: vec![format!("fh.{site}.cmd.>")],
         max_bytes: options.max_command_log_bytes,
         duplicate_window: options.duplicate_window,
+        allow_atomic_publish: true,
         ..base.clone()
     };
     let dead_letters = Config {
@@ -438,6 +439,10 @@ fn compare(options: &ProvisionOptions, found: &Config, wanted: Config) -> Result
     if wanted.allow_direct && !found.allow_direct {
         differences.push("direct reads".to_owned());
         config.allow_direct = true;
+    }
+    if wanted.allow_atomic_publish && !found.allow_atomic_publish {
+        differences.push("atomic batches".to_owned());
+        config.allow_atomic_publish = true;
     }
     if found.num_replicas != wanted.num_replicas {
         differences.push(format!("replicas {} → {}", found.num_replicas, wanted.num_replicas));

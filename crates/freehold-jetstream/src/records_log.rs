@@ -1,14 +1,11 @@
 //! The records log of a site, and its mirrors: publishing under a claim, and looking at it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, push};
 use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::{PublishMessage, StreamMessage};
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
-use futures::future::join_all;
-use tokio::sync::Semaphore;
 
 use freehold_core::subject::{self, RecordsSubject, RecordsTopic};
 use freehold_core::{Claim, FlushMessage, GroupNumber, KindName, LogMessage, PublishFailure, SiteName, StreamSequence};
@@ -16,9 +13,8 @@ use freehold_core::{Claim, FlushMessage, GroupNumber, KindName, LogMessage, Publ
 use crate::connection::{Connection, FencedConnection};
 use crate::direct_read::{StoredMessage, read_range};
 use crate::error::ApiError;
+use crate::publisher::Outbound;
 
-/// Atomic batches that one instance has open at a time. The server takes 50 a stream and refuses more.
-const MAX_OPEN_BATCHES: usize = 10;
 /// A reader's consumer is gone this long after its reader.
 const READER_INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
 /// The server says that it is there at least this often.
@@ -26,9 +22,6 @@ const READER_HEARTBEAT: Duration = Duration::from_secs(1);
 
 pub(crate) const EXPECTED_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
 pub(crate) const EXPECTED_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
-const BATCH_ID: &str = "Nats-Batch-Id";
-const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
-const BATCH_COMMIT: &str = "Nats-Batch-Commit";
 const TIME_TO_LIVE: &str = "Nats-TTL";
 
 /// The records log of one site, for its holders.
@@ -36,7 +29,6 @@ const TIME_TO_LIVE: &str = "Nats-TTL";
 pub struct RecordsLog {
     connection: Connection,
     site: SiteName,
-    batches: Arc<Semaphore>,
 }
 
 /// How far a stream reaches.
@@ -51,7 +43,7 @@ pub struct RecordsLogState {
 impl RecordsLog {
     /// The log of a site.
     pub fn new(connection: Connection, site: SiteName) -> Self {
-        Self { connection, site, batches: Arc::new(Semaphore::new(MAX_OPEN_BATCHES)) }
+        Self { connection, site }
     }
 
     /// Publishes a claim that expects another to be the newest.
@@ -83,41 +75,24 @@ impl RecordsLog {
             return Ok(Vec::new());
         };
         let fence = self.claim_subject(&first.subject.kind, first.subject.group);
-        if whole && messages.len() > 1 {
-            self.publish_batch(fenced, claim, &fence, messages).await
-        } else {
-            publish_each(fenced, claim, &fence, messages).await
-        }
-    }
-
-    async fn publish_batch(
-        &self,
-        fenced: &FencedConnection,
-        claim: StreamSequence,
-        fence: &str,
-        messages: Vec<FlushMessage>,
-    ) -> Result<Vec<StreamSequence>, PublishFailure> {
-        // The semaphore is never closed; were it, the batch would only be one more than planned.
-        let _permit = self.batches.acquire().await;
-        let batch_id = ulid::Ulid::generate().to_string();
         let count = messages.len();
-        for (index, message) in (1..).zip(messages) {
-            let subject = message.subject.to_string();
-            let publish = fenced_publish(claim, fence, message)
-                .header(BATCH_ID, batch_id.as_str())
-                .header(BATCH_SEQUENCE, index.to_string());
-            if index == count {
-                let sent = fenced.jetstream.send_publish(subject, publish.header(BATCH_COMMIT, "1")).await;
-                let last = acknowledged(sent).await?.sequence;
-                let first = last + 1 - u64::try_from(count).unwrap_or(u64::MAX);
-                return Ok((first..=last).map(StreamSequence).collect());
+        let messages = messages.into_iter().map(|message| fenced_message(claim, &fence, message)).collect();
+        let answers = if whole && count > 1 {
+            let stored = fenced.publisher.publish_whole(messages).await;
+            stored.map(|stored| stored.into_iter().map(Ok).collect()).unwrap_or_else(|error| vec![Err(error)])
+        } else {
+            fenced.publisher.publish(messages).await
+        };
+        let mut sequences = Vec::with_capacity(count);
+        let mut failure = None;
+        for answer in answers {
+            match answer.map_err(|error| publish_failure(&error)) {
+                Ok(stored) => sequences.push(stored.sequence),
+                Err(PublishFailure::Refused) => failure = Some(PublishFailure::Refused),
+                Err(other) => failure = failure.or(Some(other)),
             }
-            let message = publish.outbound_message(subject);
-            let headers = message.headers.unwrap_or_default();
-            let sent = fenced.client.publish_with_headers(message.subject, headers, message.payload).await;
-            sent.map_err(|error| PublishFailure::Unknown(error.to_string()))?;
         }
-        Ok(Vec::new())
+        failure.map_or(Ok(sequences), Err)
     }
 
     fn claim_subject(&self, kind: &KindName, group: GroupNumber) -> String {
@@ -182,40 +157,17 @@ pub(crate) async fn newest_message(
     }
 }
 
-async fn publish_each(
-    fenced: &FencedConnection,
-    claim: StreamSequence,
-    fence: &str,
-    messages: Vec<FlushMessage>,
-) -> Result<Vec<StreamSequence>, PublishFailure> {
-    let mut acks = Vec::with_capacity(messages.len());
-    for message in messages {
-        let subject = message.subject.to_string();
-        let sent = fenced.jetstream.send_publish(subject, fenced_publish(claim, fence, message)).await;
-        acks.push(acknowledged(sent));
-    }
-    // All answers are waited for: a refusal among them says more than the silence behind it.
-    let mut stored = Vec::with_capacity(acks.len());
-    let mut failure = None;
-    for answer in join_all(acks).await {
-        match answer {
-            Ok(ack) => stored.push(StreamSequence(ack.sequence)),
-            Err(PublishFailure::Refused) => failure = Some(PublishFailure::Refused),
-            Err(other) => failure = failure.or(Some(other)),
-        }
-    }
-    failure.map_or(Ok(stored), Err)
-}
-
-fn fenced_publish(claim: StreamSequence, fence: &str, message: FlushMessage) -> PublishMessage {
-    let publish = PublishMessage::build()
-        .payload(message.payload.into())
+fn fenced_message(claim: StreamSequence, fence: &str, message: FlushMessage) -> Outbound {
+    let FlushMessage { subject, payload, ttl_ms } = message;
+    let bytes = payload.len();
+    let mut publish = PublishMessage::build()
+        .payload(payload.into())
         .header(EXPECTED_SEQUENCE, claim.to_string())
         .header(EXPECTED_SUBJECT, fence);
-    match message.ttl_ms {
-        Some(ttl_ms) => publish.header(TIME_TO_LIVE, format!("{}s", ttl_ms.div_ceil(1000).max(1))),
-        None => publish,
+    if let Some(ttl_ms) = ttl_ms {
+        publish = publish.header(TIME_TO_LIVE, format!("{}s", ttl_ms.div_ceil(1000).max(1)));
     }
+    Outbound { subject: subject.to_string(), message: publish, bytes }
 }
 
 /// What the log answered to a publish that expected something to be the newest.
@@ -226,11 +178,15 @@ pub(crate) async fn acknowledged(
         Ok(ack) => ack.await,
         Err(error) => Err(error),
     };
-    answer.map_err(|error| match error.kind() {
+    answer.map_err(|error| publish_failure(&error))
+}
+
+fn publish_failure(error: &PublishError) -> PublishFailure {
+    match error.kind() {
         PublishErrorKind::WrongLastSequence => PublishFailure::Refused,
         _ => {
-            let cause = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+            let cause = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
             PublishFailure::Unknown(format!("{error}{cause}"))
         }
-    })
+    }
 }

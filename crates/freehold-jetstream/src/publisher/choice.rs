@@ -1,0 +1,155 @@
+//! Which way of publishing is the faster one: found by trying both, while there is a backlog.
+
+use std::time::{Duration, Instant};
+
+/// A way is judged over this time.
+const PERIOD: Duration = Duration::from_millis(250);
+/// The other way is tried after so many periods at first; twice as many each time that it was not better, up to the most.
+const FIRST_PATIENCE: u32 = 4;
+const MOST_PATIENCE: u32 = 256;
+/// With fewer publishes under way there is nothing to gain: they are acknowledged as they come.
+const MIN_BACKLOG: usize = 16;
+/// The other way must be better by this factor.
+const WORTH_IT: f64 = 1.2;
+
+/// How messages are published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Each one by itself.
+    Alone,
+    /// What there is, in batches.
+    Gathered,
+}
+
+impl Way {
+    fn other(self) -> Self {
+        match self {
+            Self::Alone => Self::Gathered,
+            Self::Gathered => Self::Alone,
+        }
+    }
+}
+
+/// The way that is in use, and what is known of both.
+#[derive(Debug)]
+pub(super) struct Choice {
+    way: Way,
+    /// The rate of the other way when this one took its turn as a trial.
+    trial_against: Option<f64>,
+    /// Periods until the other way is tried.
+    left: u32,
+    patience: u32,
+    period: Period,
+}
+
+/// What was acknowledged since a time, and how much of it had company.
+#[derive(Debug)]
+struct Period {
+    begun: Instant,
+    messages: usize,
+    in_backlog: usize,
+}
+
+impl Period {
+    fn begin(begun: Instant) -> Self {
+        Self { begun, messages: 0, in_backlog: 0 }
+    }
+}
+
+impl Choice {
+    pub(super) fn new(now: Instant) -> Self {
+        let period = Period::begin(now);
+        Self { way: Way::Alone, trial_against: None, left: FIRST_PATIENCE, patience: FIRST_PATIENCE, period }
+    }
+
+    pub(super) fn way(&self) -> Way {
+        self.way
+    }
+
+    /// Notes that messages were acknowledged; `backlog` were under way with them when they were sent.
+    pub(super) fn acknowledged(&mut self, messages: usize, backlog: usize, now: Instant) {
+        self.period.messages += messages;
+        self.period.in_backlog += if backlog < MIN_BACKLOG { 0 } else { messages };
+        let took = now.saturating_duration_since(self.period.begun);
+        if took < PERIOD {
+            return;
+        }
+        let Period { messages, in_backlog, .. } = std::mem::replace(&mut self.period, Period::begin(now));
+        // A period in which nothing was sent for long says nothing about the log.
+        if 2 * in_backlog > messages && took < 2 * PERIOD {
+            self.judge(messages as f64 / took.as_secs_f64());
+        }
+    }
+
+    fn judge(&mut self, rate: f64) {
+        match self.trial_against.take() {
+            Some(other) if rate >= other * WORTH_IT => {
+                tracing::info!(way = ?self.way, rate, before = other, "messages are published in another way");
+                self.patience = FIRST_PATIENCE;
+                self.left = FIRST_PATIENCE;
+            }
+            Some(_) => {
+                self.way = self.way.other();
+                self.patience = (2 * self.patience).min(MOST_PATIENCE);
+                self.left = self.patience;
+            }
+            None if self.left > 0 => self.left -= 1,
+            None => {
+                self.trial_against = Some(rate);
+                self.way = self.way.other();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Publishes at the rate that each way allows, and tells how many messages were acknowledged in each way.
+    fn publish(choice: &mut Choice, rates: impl Fn(Way) -> f64, backlog: usize, time: Duration) -> (usize, usize) {
+        let (mut alone, mut gathered) = (0, 0);
+        let mut now = choice.period.begun;
+        let end = now + time;
+        while now < end {
+            let way = choice.way();
+            now += Duration::from_secs_f64(10.0 / rates(way));
+            choice.acknowledged(10, backlog, now);
+            match way {
+                Way::Alone => alone += 10,
+                Way::Gathered => gathered += 10,
+            }
+        }
+        (alone, gathered)
+    }
+
+    #[test]
+    fn the_faster_way_is_used_nearly_all_the_time() {
+        let mut choice = Choice::new(Instant::now());
+        let always = |way| if way == Way::Alone { 4_700.0 } else { 20_000.0 };
+        let (alone, gathered) = publish(&mut choice, always, 200, Duration::from_secs(100));
+        assert_eq!(choice.way(), Way::Gathered);
+        assert!(gathered > 50 * alone, "{alone} {gathered}");
+
+        let mut choice = Choice::new(Instant::now());
+        let lazy = |way| if way == Way::Alone { 20_000.0 } else { 15_000.0 };
+        let (alone, gathered) = publish(&mut choice, lazy, 200, Duration::from_secs(100));
+        assert_eq!(choice.way(), Way::Alone);
+        assert!(alone > 50 * gathered, "{alone} {gathered}");
+    }
+
+    #[test]
+    fn what_becomes_faster_is_found() {
+        let mut choice = Choice::new(Instant::now());
+        publish(&mut choice, |way| if way == Way::Alone { 20_000.0 } else { 5_000.0 }, 200, Duration::from_secs(100));
+        publish(&mut choice, |way| if way == Way::Alone { 2_000.0 } else { 8_000.0 }, 200, Duration::from_secs(100));
+        assert_eq!(choice.way(), Way::Gathered);
+    }
+
+    #[test]
+    fn without_a_backlog_nothing_is_tried() {
+        let mut choice = Choice::new(Instant::now());
+        let (_, gathered) = publish(&mut choice, |_| 1_000.0, MIN_BACKLOG - 1, Duration::from_secs(100));
+        assert_eq!((choice.way(), gathered), (Way::Alone, 0));
+    }
+}
