@@ -38,8 +38,8 @@ const MESSAGE_BYTES: usize = 60;
 /// What the floor does: sizes are what Freehold's messages had in the same run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FloorOptions {
-    /// Where the server is.
-    pub url: String,
+    /// Where the servers are, separated by commas.
+    pub urls: String,
     /// Where redb's file goes.
     pub data_dir: PathBuf,
     /// Copies of each stream.
@@ -64,7 +64,7 @@ type Replies = Arc<Mutex<HashMap<u64, async_nats::Subject>>>;
 /// Runs the floor until it is killed; says on stdout when it is ready.
 #[allow(clippy::print_stdout, reason = "the line is the process's signal that it is ready")]
 pub async fn serve_floor(options: FloorOptions) -> Result<()> {
-    let client = async_nats::connect(&options.url).await?;
+    let client = async_nats::connect(options.urls.split(',').collect::<Vec<_>>()).await?;
     let context = jetstream::new(client.clone());
     for (name, subjects, history) in [(COMMANDS, "floor.cmd.*", -1), (RECORDS, "floor.rec.>", HISTORY)] {
         let config = stream::Config {

@@ -11,23 +11,41 @@
 //!
 //! No service uses this crate. It names async-nats and redb itself, since it measures them as they are.
 
+mod copies;
+mod failover;
 mod floor;
 mod load;
 mod place;
+mod plot;
 mod report;
+mod seed;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use freehold_jetstream::Client;
+use freehold_sandbox::wait_until;
 
+pub use copies::{CatchUp, Join, Lag, LagOptions, catch_up, join, lag};
+pub use failover::{Failover, FailoverOptions, FailoverReport, failover};
 pub use floor::{FloorOptions, Sizes, serve_floor};
 pub use load::{Loop, Workload};
-pub use report::{CpuMicroseconds, Figures, LatencyMicroseconds, Report};
+pub use plot::{Series, draw};
+pub use report::{CpuMicroseconds, Figures, Idle, LatencyMicroseconds, Milliseconds, Report};
 
-use load::Load;
-use place::{Place, Served};
+use load::{Load, record_of};
+use place::{Place, Plan, READY_WITH_ALL, SITE};
+use report::Turn;
+use seed::Seed;
+
+/// Up to so many records are made by commands, as a client makes them; more are put into the log.
+const MAX_COMMANDED_RECORDS: u64 = 20_000;
+/// How long a service rests before it is watched doing nothing.
+const SETTLE: Duration = Duration::from_secs(5);
+/// How often a service is asked how far it is.
+const APPLIED_PAUSE: Duration = Duration::from_millis(50);
 
 /// How the servers store what they acknowledge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
@@ -50,8 +68,10 @@ pub struct Asked {
     pub pace: Loop,
     /// How the servers store.
     pub profile: Profile,
-    /// Instances of the `records` service.
+    /// Instances of the `records` service at the owner's site; other sites have one.
     pub instances: u16,
+    /// Groups of the kind.
+    pub groups: u16,
     /// Records that there are.
     pub records: u64,
     /// Bytes of a record.
@@ -69,24 +89,104 @@ pub struct Options {
     pub time: Duration,
     /// How often both have their turn.
     pub rounds: u16,
+    /// Whether the floor has a turn, too. It has one site only.
+    pub floor: bool,
+}
+
+impl Options {
+    fn plan(&self) -> Plan {
+        Plan {
+            program: self.program.clone(),
+            profile: self.asked.profile,
+            sites: self.asked.workload.sites(),
+            groups: self.asked.groups,
+            cuttable: false,
+        }
+    }
 }
 
 /// Measures. `progress` is told what is being done.
 pub async fn run(options: &Options, mut progress: impl FnMut(&str)) -> Result<Report> {
     let (mut freehold, mut floor) = (Vec::new(), Vec::new());
     for round in 1..=options.rounds {
-        progress(&format!("round {round} of {}: Freehold", options.rounds));
-        let place = Place::start(options, Served::Freehold).await?;
+        let round = format!("round {round} of {}", options.rounds);
+        progress(&format!("{round}: Freehold"));
+        let mut place = Place::start(options.plan()).await?;
+        place.serve(options.asked.instances).await?;
         let load = Arc::new(Load::new(&place, &options.asked).await?);
-        load.fill().await?;
-        freehold.push(place.measure(&load, options).await?);
-        let sizes = place.sizes(&load).await?;
+        if options.asked.records <= MAX_COMMANDED_RECORDS {
+            load.fill().await?;
+        } else {
+            let mut told = |made: u64| progress(&format!("{round}: {made} of {} records", options.asked.records));
+            seed(&place, options.asked.records, options.asked.record_bytes, &mut told).await?;
+        }
+        progress(&format!("{round}: Freehold"));
+        freehold.push(measure(&place, &load, options.time).await?);
+        let sizes = place.sizes(load.answer_bytes()).await?;
         place.stop().await?;
-        progress(&format!("round {round} of {}: the floor", options.rounds));
-        let place = Place::start(options, Served::Floor(sizes)).await?;
-        let load = Arc::new(Load::new(&place, &options.asked).await?);
-        floor.push(place.measure(&load, options).await?);
-        place.stop().await?;
+        if options.floor {
+            progress(&format!("{round}: the floor"));
+            let mut place = Place::start(options.plan()).await?;
+            place.serve_floor(sizes).await?;
+            let load = Arc::new(Load::new(&place, &options.asked).await?);
+            floor.push(measure(&place, &load, options.time).await?);
+            place.stop().await?;
+        }
     }
-    Ok(Report::new(options.asked.clone(), freehold, floor))
+    Report::new(options.asked.clone(), &freehold, &floor)
+}
+
+/// Runs the load, and tells what it showed.
+async fn measure(place: &Place, load: &Arc<Load>, time: Duration) -> Result<Turn> {
+    let before = async || anyhow::Ok((place.cpu()?, place.disk_bytes()?));
+    let (measured, (cpu, disk_bytes)) = load.run(time, before).await?;
+    Ok(Turn {
+        measured,
+        cpu: place.cpu()?.since(cpu),
+        disk_bytes: place.disk_bytes()?.saturating_sub(disk_bytes),
+        memory_bytes: place.memory_bytes()?,
+    })
+}
+
+/// Watches a service that has nothing to do.
+pub async fn idle(program: PathBuf, groups: u16, time: Duration) -> Result<Idle> {
+    let plan = Plan { program, profile: Profile::Default, sites: &[SITE], groups, cuttable: false };
+    let mut place = Place::start(plan).await?;
+    place.serve(1).await?;
+    tokio::time::sleep(SETTLE).await;
+    let before = place.cpu()?;
+    tokio::time::sleep(time).await;
+    let used = place.cpu()?.since(before);
+    let idle = Idle {
+        groups,
+        service_cores: used.service.as_secs_f64() / time.as_secs_f64(),
+        server_cores: used.server.as_secs_f64() / time.as_secs_f64(),
+        memory_bytes: place.memory_bytes()?,
+    };
+    place.stop().await?;
+    Ok(idle)
+}
+
+/// Puts records into the log of [`SITE`], and waits until its instances have them.
+async fn seed(place: &Place, records: u64, bytes: usize, progress: &mut dyn FnMut(u64)) -> Result<()> {
+    let client = place.client(SITE).await?;
+    let seed = Seed::new(place, &client, &record_of(bytes)).await?;
+    let last = seed.make(0..records, progress).await?;
+    wait_applied(&client, last).await
+}
+
+/// Waits until all instances of a client's site have the log of [`SITE`] up to a message.
+async fn wait_applied(client: &Client, sequence: u64) -> Result<()> {
+    let has_all = || async { applied(client).await.is_ok_and(|applied| applied >= sequence) };
+    Ok(wait_until("the copies have all records", READY_WITH_ALL, has_all).await?)
+}
+
+/// How far the instances of a client's site have the log of [`SITE`], the one that is behind the others.
+async fn applied(client: &Client) -> Result<u64> {
+    let answers = client.ask_all("$SRV.STATS.records", APPLIED_PAUSE).await?;
+    let applied = |answer: &bytes::Bytes| {
+        let statistics: serde_json::Value = serde_json::from_slice(answer).ok()?;
+        statistics["data"]["applied"][SITE].as_u64()
+    };
+    answers.iter().filter_map(applied).min().context("no instance answers")
 }

@@ -1,12 +1,13 @@
 //! The load: which requests are sent, and when.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use freehold_jetstream::{Client, ConnectOptions};
+use freehold_jetstream::{Client, SendOptions};
+use freehold_sandbox::wait_until;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use hdrhistogram::Histogram;
 use rand::{RngExt as _, SeedableRng as _};
@@ -16,7 +17,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::Asked;
-use crate::place::{KIND, Place, SITE};
+use crate::place::{KIND, OTHER_SITE, Place, SITE, THIRD_SITE};
+use crate::seed::record_id;
 
 /// Requests in flight while records are made.
 const FILL_IN_FLIGHT: usize = 256;
@@ -26,6 +28,8 @@ const MAX_IN_FLIGHT: usize = 65_536;
 const LONGEST_MICROSECONDS: u64 = 60_000_000;
 /// How long a request may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Who keeps working gives a request up after this long: who took it may be gone.
+const IMPATIENCE: Duration = Duration::from_millis(500);
 /// Before it is measured, a load runs for this part of its time.
 const WARM_UP_SHARE: u32 = 4;
 /// The exponent of the zipfian workload: the hottest of 10,000 records gets a tenth of the commands.
@@ -45,6 +49,31 @@ pub enum Workload {
     Hot,
     /// 95 reads and 5 commands in a hundred requests, for records at random.
     Reads,
+    /// Reads of records at random, and nothing else.
+    Gets,
+    /// Commands for records at random, sent at another site than their owner's: three sites.
+    Forwarded,
+    /// Commands for records at random, answered when another site has confirmed what they did: three sites.
+    Confirmed,
+}
+
+impl Workload {
+    /// The sites that it needs.
+    pub(crate) fn sites(self) -> &'static [&'static str] {
+        match self {
+            Self::Forwarded | Self::Confirmed => &[SITE, OTHER_SITE, THIRD_SITE],
+            Self::Uniform | Self::Zipfian | Self::Hot | Self::Reads | Self::Gets => &[SITE],
+        }
+    }
+
+    /// Commands in a hundred requests.
+    fn commands_percent(self) -> u32 {
+        match self {
+            Self::Reads => READS_COMMANDS_PERCENT,
+            Self::Gets => 0,
+            _ => 100,
+        }
+    }
 }
 
 /// How it is asked.
@@ -72,9 +101,26 @@ pub(crate) struct Measured {
     pub(crate) times: Histogram<u64>,
 }
 
+/// Clients that work until they are stopped.
+pub(crate) struct Working {
+    stop: Arc<AtomicBool>,
+    workers: JoinSet<u64>,
+}
+
+impl Working {
+    /// Stops them; gives the number of requests that were answered.
+    pub(crate) async fn stop(self) -> Result<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        let done: u64 = self.workers.join_all().await.into_iter().sum();
+        ensure!(done > 0, "nothing was answered");
+        Ok(done)
+    }
+}
+
 /// One client's load on a service.
 pub(crate) struct Load {
     client: Client,
+    options: SendOptions,
     workload: Workload,
     pace: Loop,
     records: u64,
@@ -85,17 +131,19 @@ pub(crate) struct Load {
 
 impl Load {
     pub(crate) async fn new(place: &Place, asked: &Asked) -> Result<Self> {
-        let client = Client::connect(&ConnectOptions::to(place.urls()), "bench").await?;
-        // What a record is beside its text.
-        let text = "x".repeat(asked.record_bytes.saturating_sub(r#"{"text":""}"#.len()));
-        let record = format!(r#"{{"text":"{text}"}}"#);
         let (workload, pace, records) = (asked.workload, asked.pace, asked.records);
-        Ok(Self { client, workload, pace, records, record, answered: Arc::default() })
+        let client = place.client(if workload == Workload::Forwarded { OTHER_SITE } else { SITE }).await?;
+        let wait = (workload == Workload::Confirmed).then(|| "sites=1".to_owned());
+        let options = SendOptions { timeout: TIMEOUT, wait, ..SendOptions::default() };
+        let record = record_of(asked.record_bytes);
+        Ok(Self { client, options, workload, pace, records, record, answered: Arc::default() })
     }
 
-    /// Makes all records.
+    /// Makes all records. The first is asked for until it is there: the logs of a cluster may have no leaders yet.
     pub(crate) async fn fill(&self) -> Result<()> {
-        let made = (0..self.records).map(|number| self.ask("create", self.command(number)));
+        let is_there = || async { self.ask("create", self.command(0)).await.is_ok() };
+        wait_until("the first record is there", TIMEOUT, is_there).await?;
+        let made = (1..self.records).map(|number| self.ask("create", self.command(number)));
         stream::iter(made).buffer_unordered(FILL_IN_FLIGHT).try_collect::<()>().await
     }
 
@@ -121,6 +169,25 @@ impl Load {
             Loop::Closed { in_flight } => self.closed(in_flight, time).await,
             Loop::Open { rate } => self.open(rate, time).await,
         }
+    }
+
+    /// Keeps so many clients asking until they are told to stop. What is not answered is asked for again.
+    pub(crate) fn keep_working(self: Arc<Self>, clients: usize) -> Working {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut workers = JoinSet::new();
+        for _ in 0..clients {
+            let (load, stop) = (Arc::clone(&self), Arc::clone(&stop));
+            workers.spawn(async move {
+                let mut chance = rand::rngs::SmallRng::from_rng(&mut rand::rng());
+                let mut done = 0_u64;
+                while !stop.load(Ordering::Relaxed) {
+                    let asked = tokio::time::timeout(IMPATIENCE, load.request(&mut chance)).await;
+                    done += u64::from(asked.is_ok_and(|asked| asked.is_ok()));
+                }
+                done
+            });
+        }
+        Working { stop, workers }
     }
 
     async fn closed(self: &Arc<Self>, in_flight: usize, time: Duration) -> Result<Measured> {
@@ -181,7 +248,9 @@ impl Load {
 
     async fn request(&self, chance: &mut rand::rngs::SmallRng) -> Result<()> {
         let number = match self.workload {
-            Workload::Uniform | Workload::Reads => chance.random_range(0..self.records),
+            Workload::Uniform | Workload::Reads | Workload::Gets | Workload::Forwarded | Workload::Confirmed => {
+                chance.random_range(0..self.records)
+            }
             Workload::Hot => 0,
             Workload::Zipfian => {
                 let zipf = Zipf::new(self.records as f64, ZIPF_EXPONENT)?;
@@ -189,24 +258,29 @@ impl Load {
                 zipf.sample(chance) as u64 - 1
             }
         };
-        if self.workload == Workload::Reads && !chance.random_ratio(READS_COMMANDS_PERCENT, 100) {
-            self.ask("get", Bytes::from(format!(r#"{{"id":"{SITE}-{number}"}}"#))).await
+        if !chance.random_ratio(self.workload.commands_percent(), 100) {
+            self.ask("get", Bytes::from(format!(r#"{{"id":"{}"}}"#, record_id(number)))).await
         } else {
             self.ask("replace", self.command(number)).await
         }
     }
 
-    fn command(&self, number: u64) -> Bytes {
-        Bytes::from(format!(r#"{{"id":"{SITE}-{number}","record":{}}}"#, self.record))
+    pub(crate) fn command(&self, number: u64) -> Bytes {
+        Bytes::from(format!(r#"{{"id":"{}","record":{}}}"#, record_id(number), self.record))
     }
 
     async fn ask(&self, endpoint: &str, body: Bytes) -> Result<()> {
-        let options =
-            freehold_jetstream::SendOptions { timeout: TIMEOUT, ..freehold_jetstream::SendOptions::default() };
-        let answer = self.client.request_to(format!("freehold.{KIND}.{endpoint}"), body, &options).await?;
+        let answer = self.client.request_to(format!("freehold.{KIND}.{endpoint}"), body, &self.options).await?;
         let body = answer.result.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
         self.answered.0.fetch_add(body.len() as u64, Ordering::Relaxed);
         self.answered.1.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// A record of so many bytes.
+pub(crate) fn record_of(bytes: usize) -> String {
+    // What a record is beside its text.
+    let text = "x".repeat(bytes.saturating_sub(r#"{"text":""}"#.len()));
+    format!(r#"{{"text":"{text}"}}"#)
 }

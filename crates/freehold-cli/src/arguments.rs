@@ -10,6 +10,8 @@ use freehold_core::{
     CommandId, CommandName, GroupCount, InstanceName, KindName, OwnerDown, RecordId, RecordVersion, SiteName,
 };
 
+use crate::commands::bench::Suite;
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
@@ -489,12 +491,14 @@ Examples:
   freehold bench
   freehold bench --workload hot --in-flight 64
   freehold bench --profile sync-always --rate 2000
-  freehold bench --all --json
+  freehold bench --suite failover --suite copies --most-records 100000
+  freehold bench --all --json --plots plots
 
 A server, instances of the records service and the client that sends run on this machine, on ports and files of their own, and end with
 the command. The floor is the same NATS and redb operations without any logic, in turns with Freehold. Build with --release.
 
-With --json, one line for each run: {\"name\":…,\"freehold\":{\"per_second\":…},\"floor\":{…},\"ratio\":…}. Times are in microseconds.")]
+With --json, one line for each run: {\"suite\":…,\"name\":…,\"freehold\":{\"per_second\":…},\"floor\":{…},\"ratio\":…} for loads, with
+times in microseconds; the other suites name their units.")]
 pub(crate) struct BenchArguments {
     /// What is asked for.
     #[arg(long, value_enum, default_value_t = Workload::Uniform)]
@@ -511,6 +515,9 @@ pub(crate) struct BenchArguments {
     /// Instances of the records service.
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub(crate) instances: u16,
+    /// Groups of the kind.
+    #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) groups: u16,
     /// Records that there are.
     #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) records: u64,
@@ -523,9 +530,21 @@ pub(crate) struct BenchArguments {
     /// How often Freehold and the floor have their turn; the median counts.
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) rounds: u16,
-    /// All workloads and profiles, one after the other.
-    #[arg(long, conflicts_with_all = ["workload", "in_flight", "rate", "profile", "instances"])]
+    /// Measurements that belong together, instead of one workload; repeat it for more.
+    #[arg(long = "suite", value_enum, value_name = "SUITE", conflicts_with_all = ["workload", "in_flight", "rate", "profile", "instances"])]
+    pub(crate) suites: Vec<Suite>,
+    /// All suites, one after the other: most of an hour, and some 15 GB of disk.
+    #[arg(long, conflicts_with_all = ["suites", "workload", "in_flight", "rate", "profile", "instances"])]
     pub(crate) all: bool,
+    /// The suites stop growing at so many records.
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(100..))]
+    pub(crate) most_records: u64,
+    /// How often an instance is killed; it hangs and is stopped a fifth as often.
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) failovers: u16,
+    /// Where to draw how figures grow, as SVG.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) plots: Option<PathBuf>,
     /// Be the floor.
     #[arg(long, hide = true, value_name = "JSON")]
     pub(crate) serve_floor: Option<String>,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Parser;
-use freehold::core::{KindDefinition, KindName};
+use freehold::core::{GroupCount, KindDefinition, KindName};
 use freehold::prelude::HomeRule;
 
 use crate::instance_arguments::InstanceArguments;
@@ -27,6 +27,9 @@ pub struct Options {
     /// Where new ids belong: `prefix` (the id's part before its first `-` names the site), or one site for all.
     #[arg(long, default_value = "prefix", value_name = "prefix|SITE")]
     home: String,
+    /// Into how many groups the records of each kind fall: what may be processed at the same time. For good, and the same at every site.
+    #[arg(long, value_name = "COUNT", default_value_t = GroupCount::DEFAULT.get(), value_parser = clap::value_parser!(u16).range(1..=1024))]
+    groups: u16,
     /// A JSON Schema that every record of a kind must fit; the same file at every instance of every site. Without
     /// `KIND=`, it is for all kinds.
     #[arg(long = "schema", value_name = "[KIND=]FILE")]
@@ -40,6 +43,7 @@ impl Options {
             "prefix" => HomeRule::Prefix,
             site => HomeRule::Site(site.parse().context("--home")?),
         };
+        let groups = GroupCount::new(self.groups).context("--groups")?;
         let schemas = self.schemas.iter().map(|text| SchemaFile::parse(text)).collect::<anyhow::Result<Vec<_>>>()?;
         for kind in schemas.iter().filter_map(|schema| schema.kind.as_ref()) {
             anyhow::ensure!(self.kinds.contains(kind), "--schema is for kind {kind}, which is not served");
@@ -48,7 +52,9 @@ impl Options {
             let own = schemas.iter().find(|schema| schema.kind.as_ref() == Some(kind));
             let schema = own.or_else(|| schemas.iter().find(|schema| schema.kind.is_none()));
             let schema = schema.map(SchemaFile::compile).transpose()?;
-            Ok(kind_definition(kind.clone(), home.clone(), schema))
+            let mut definition = kind_definition(kind.clone(), home.clone(), schema);
+            definition.settings.groups = groups;
+            Ok(definition)
         };
         self.kinds.iter().map(definition).collect()
     }
