@@ -17,6 +17,9 @@ use serde_json::{Value, json};
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Held by a test that needs the machine's processors for as long as it runs: two of them would measure one another.
+pub(crate) static PROCESSORS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Starts them.
 pub(crate) async fn start(instances: &[&str]) -> Result<ThreeSites> {
     ThreeSites::start(env!("CARGO_BIN_EXE_e2e-service"), instances).await

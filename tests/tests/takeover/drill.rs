@@ -16,7 +16,7 @@ use freehold_tests::workload;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::deployment::{SOON, all_equal, start, stranded, wait_back};
+use crate::deployment::{PROCESSORS, SOON, all_equal, start, stranded, wait_back};
 
 const CLIENTS: usize = 16;
 /// How long the link is cut.
@@ -105,6 +105,7 @@ fn verify(url: &str) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_drill() -> Result<()> {
+    let _alone = PROCESSORS.lock().await;
     let mut place = start(&["one", "two"]).await?;
     let clients: Vec<_> = place.clients.iter().enumerate().map(|(at, client)| Clients::start(at, client)).collect();
     for clients in &clients {

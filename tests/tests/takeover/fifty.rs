@@ -15,7 +15,7 @@ use freehold_tests::workload;
 use rand::RngExt as _;
 use serde_json::json;
 
-use crate::deployment::{add, all_equal, start, wait_back};
+use crate::deployment::{PROCESSORS, add, all_equal, start, wait_back};
 
 /// One acknowledged command of a client at a site that was lost.
 #[derive(Debug, Clone)]
@@ -65,6 +65,7 @@ async fn change_until(
 async fn fifty_takeovers_say_exactly_what_is_kept() -> Result<()> {
     const ROUNDS: usize = 50;
     const RECORDS: usize = 6;
+    let _alone = PROCESSORS.lock().await;
     let place = start(&["one"]).await?;
     let seed: u64 = rand::random();
     println!("seed {seed}");
