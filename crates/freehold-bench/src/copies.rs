@@ -11,16 +11,12 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::load::{Load, Loop, Workload, record_of};
+use crate::load::{Load, Loop, record_of};
 use crate::place::{KIND, OTHER_SITE, Place, Plan, READY_WITH_ALL, SITE};
 use crate::report::Milliseconds;
 use crate::seed::Seed;
-use crate::{Asked, Profile, applied, measure, seed, wait_applied};
+use crate::{Asked, GROUPS, Profile, RECORD_BYTES, applied, measure, seed, wait_applied};
 
-/// Bytes of a record.
-const RECORD_BYTES: usize = 200;
-/// Groups of the kind.
-const GROUPS: u16 = 64;
 /// How often the lag is sampled.
 const SAMPLE: Duration = Duration::from_millis(10);
 /// Clients that work while somebody joins.
@@ -80,25 +76,13 @@ fn plan(program: PathBuf, cuttable: bool) -> Plan {
     Plan { program, profile: Profile::Default, sites: &[SITE, OTHER_SITE], groups: GROUPS, cuttable }
 }
 
-fn asked(pace: Loop, records: u64) -> Asked {
-    Asked {
-        workload: Workload::Uniform,
-        pace,
-        profile: Profile::Default,
-        instances: 1,
-        groups: GROUPS,
-        records,
-        record_bytes: RECORD_BYTES,
-    }
-}
-
 /// Measures how long updates take from site to site, while commands are sent at a rate.
 pub async fn lag(options: &LagOptions, mut progress: impl FnMut(&str)) -> Result<Lag> {
     const RECORDS: u64 = 10_000;
     progress("two sites");
     let mut place = Place::start(plan(options.program.clone(), false)).await?;
     place.serve(1).await?;
-    let load = Arc::new(Load::new(&place, &asked(Loop::Open { rate: options.rate }, RECORDS)).await?);
+    let load = Arc::new(Load::new(&place, &Asked::usual(Loop::Open { rate: options.rate }, RECORDS)).await?);
     load.fill().await?;
     progress(&format!("updates at {}/s", options.rate));
     let (here, there) = (place.client(SITE).await?, place.client(OTHER_SITE).await?);
@@ -178,7 +162,7 @@ pub async fn join(program: PathBuf, records: u64, mut progress: impl FnMut(&str)
     let mut place = Place::start(plan(program, false)).await?;
     place.start_instance(SITE, "i0", READY_WITH_ALL).await?;
     seed(&place, records, RECORD_BYTES, &mut |made| progress(&format!("{made} of {records} records"))).await?;
-    let load = Load::new(&place, &asked(Loop::Closed { in_flight: CLIENTS }, records)).await?;
+    let load = Load::new(&place, &Asked::usual(Loop::Closed { in_flight: CLIENTS }, records)).await?;
     let working = Arc::new(load).keep_working(CLIENTS);
     progress("another instance");
     let begun = Instant::now();

@@ -16,20 +16,16 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::load::{Load, Loop, Workload, record_of};
+use crate::load::{Load, Loop, record_of};
 use crate::place::{KIND, Place, Plan, SITE, wait_ready};
 use crate::report::Milliseconds;
 use crate::seed::record_id;
-use crate::{Asked, Profile};
+use crate::{Asked, GROUPS, Profile, RECORD_BYTES};
 
 /// Instances.
 const INSTANCES: u16 = 2;
-/// Groups of the kind.
-const GROUPS: u16 = 64;
 /// Records that the load is for.
 const RECORDS: u64 = 1_000;
-/// Bytes of a record.
-const RECORD_BYTES: usize = 200;
 /// Requests of the load that are in flight.
 const IN_FLIGHT: usize = 16;
 /// A client that has heard nothing asks again after this long. Who takes requests may be the one that is gone.
@@ -88,15 +84,7 @@ pub async fn failover(options: &FailoverOptions, mut progress: impl FnMut(&str))
     };
     let mut place = Place::start(plan).await?;
     place.serve(INSTANCES).await?;
-    let asked = Asked {
-        workload: Workload::Uniform,
-        pace: Loop::Closed { in_flight: IN_FLIGHT },
-        profile: Profile::Default,
-        instances: INSTANCES,
-        groups: GROUPS,
-        records: RECORDS,
-        record_bytes: RECORD_BYTES,
-    };
+    let asked = Asked { instances: INSTANCES, ..Asked::usual(Loop::Closed { in_flight: IN_FLIGHT }, RECORDS) };
     let load = Load::new(&place, &asked).await?;
     load.fill().await?;
     let working = Arc::new(load).keep_working(IN_FLIGHT);

@@ -42,6 +42,9 @@ use seed::Seed;
 
 /// Up to so many records are made by commands, as a client makes them; more are put into the log.
 const MAX_COMMANDED_RECORDS: u64 = 20_000;
+/// Groups of the kind, and bytes of a record, where nothing else is asked for.
+const GROUPS: u16 = 64;
+const RECORD_BYTES: usize = 200;
 /// How long a service rests before it is watched doing nothing.
 const SETTLE: Duration = Duration::from_secs(5);
 /// How often a service is asked how far it is.
@@ -76,6 +79,21 @@ pub struct Asked {
     pub records: u64,
     /// Bytes of a record.
     pub record_bytes: usize,
+}
+
+impl Asked {
+    /// Commands for records at random, of one instance.
+    pub(crate) fn usual(pace: Loop, records: u64) -> Self {
+        Self {
+            workload: Workload::Uniform,
+            pace,
+            profile: Profile::Default,
+            instances: 1,
+            groups: GROUPS,
+            records,
+            record_bytes: RECORD_BYTES,
+        }
+    }
 }
 
 /// What is measured.

@@ -265,7 +265,7 @@ impl Load {
         }
     }
 
-    pub(crate) fn command(&self, number: u64) -> Bytes {
+    fn command(&self, number: u64) -> Bytes {
         Bytes::from(format!(r#"{{"id":"{}","record":{}}}"#, record_id(number), self.record))
     }
 

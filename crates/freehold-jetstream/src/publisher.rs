@@ -196,11 +196,10 @@ struct BatchFailure {
 impl Shared {
     /// Sends jobs as one batch, and each by itself where that is refused: then the batch has stored nothing, and one of them may be to
     /// blame.
-    async fn send(&self, mut jobs: Vec<Job>) {
-        let needs_batch = jobs.iter().any(|job| job.whole && job.messages.len() > 1);
-        let count: usize = jobs.iter().map(|job| job.messages.len()).sum();
-        if jobs.len() > 1 && (needs_batch || count >= MIN_BATCH_MESSAGES) {
-            let messages = jobs.iter_mut().flat_map(|job| job.messages.iter().cloned()).collect::<Vec<_>>();
+    async fn send(&self, jobs: Vec<Job>) {
+        let messages: Vec<&Outbound> = jobs.iter().flat_map(|job| &job.messages).collect();
+        let count = messages.len();
+        if jobs.len() > 1 && (count >= MIN_BATCH_MESSAGES || jobs.iter().any(|job| job.whole)) {
             match self.publish_batch(&messages).await {
                 Err(BatchFailure { is_certain: true, error }) => {
                     tracing::debug!(%error, count, "a batch was refused: each part of it is sent by itself");
@@ -216,8 +215,8 @@ impl Shared {
             }
         }
         let sent = jobs.into_iter().map(|Job { messages, whole, answer }| async move {
-            let answers = if whole && messages.len() > 1 {
-                answers_of(messages.len(), self.publish_batch(&messages).await)
+            let answers = if whole {
+                answers_of(messages.len(), self.publish_batch(&messages.iter().collect::<Vec<_>>()).await)
             } else {
                 self.publish_each(messages).await
             };
@@ -235,7 +234,7 @@ impl Shared {
         join_all(sent).await
     }
 
-    async fn publish_batch(&self, messages: &[Outbound]) -> Result<Vec<Stored>, BatchFailure> {
+    async fn publish_batch(&self, messages: &[&Outbound]) -> Result<Vec<Stored>, BatchFailure> {
         let batch_id = ulid::Ulid::generate().to_string();
         let count = messages.len();
         for (index, Outbound { subject, message, .. }) in (1..).zip(messages) {

@@ -25,7 +25,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// One line of the results.
 #[derive(serde::Serialize)]
-struct Result<'a> {
+struct Line<'a> {
     suite: Suite,
     name: &'a str,
     #[serde(flatten)]
@@ -52,7 +52,7 @@ pub(crate) async fn run(context: &Context, arguments: BenchArguments) -> anyhow:
         let found = measurement.run(&options, |what| progress.set_message(format!("{name}: {what}"))).await;
         let found = found.with_context(|| name.clone())?;
         if context.json {
-            printer::json(&Result { suite, name: &name, found: &found })?;
+            printer::json(&Line { suite, name: &name, found: &found })?;
         } else {
             tables.add(suite, &name, &found);
         }
