@@ -1,14 +1,16 @@
 //! The floor: what a command needs of NATS and redb, pipelined, and no logic.
 //!
-//! For each command: a request; a publish to a command stream and its acknowledgement; a delivery by one of 64 consumers; a publish to a records
-//! stream that names a claim (two headers, as Freehold's do) and its acknowledgement; a delivery of that; three rows in redb, one commit for
-//! all that has arrived; a reply.
+//! For each command: a request; a publish to a command stream, which drops repeats by the message's id, and its acknowledgement; a delivery by
+//! one of 64 consumers; a publish to a records stream that names a claim (two headers, as Freehold's do) and its acknowledgement; a delivery
+//! of that; three rows in redb, one commit for all that has arrived; a reply with the headers of Freehold's. A read is an echo: a reply as
+//! long as Freehold's, with the same headers.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
+use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, push};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, stream};
@@ -18,7 +20,7 @@ use redb::{Database, TableDefinition};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::place::KIND;
+use crate::place::{KIND, SITE};
 
 const COMMANDS: &str = "FLOOR_COMMANDS";
 const RECORDS: &str = "FLOOR_RECORDS";
@@ -30,6 +32,11 @@ const HISTORY: i64 = 64;
 const CHUNK_MESSAGES: usize = 2_048;
 /// The headers of an expectation.
 const EXPECTS: [&str; 2] = ["Nats-Expected-Last-Subject-Sequence", "Nats-Expected-Last-Subject-Sequence-Subject"];
+/// The headers of a reply; one to a command names its id before them.
+const REPLY_HEADERS: [(&str, &str); 2] = [("Freehold-Version", "1"), ("Freehold-Owner", SITE)];
+const COMMAND_ID_HEADER: &str = "Freehold-Command-Id";
+/// What the id of a command takes in its message.
+const MESSAGE_ID_BYTES: usize = "Nats-Msg-Id: \r\n".len() + 32;
 const TABLE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("rows");
 /// Bytes of the rows beside a record's own: its outcome and the message that brought it.
 const OUTCOME_BYTES: usize = 200;
@@ -115,20 +122,30 @@ async fn take(
     while let Some(request) = requests.next().await {
         let Some(reply) = request.reply else { continue };
         if request.subject.ends_with(".get") {
-            let _ = client.publish(reply, vec![b'x'; sizes.reply].into()).await;
+            let _ = client.publish_with_headers(reply, reply_headers(), vec![b'x'; sizes.reply].into()).await;
             continue;
         }
         number += 1;
         replies.lock().unwrap_or_else(PoisonError::into_inner).insert(number, reply);
-        let (context, payload) = (context.clone(), numbered(number, sizes.command));
+        let payload = numbered(number, sizes.command.saturating_sub(MESSAGE_ID_BYTES));
+        let publish = PublishMessage::build().payload(payload).message_id(format!("{number:032x}"));
+        let context = context.clone();
         let subject = format!("floor.cmd.{}", number % GROUPS);
         tokio::spawn(async move {
             // Whoever waits for a reply hears of a failure by its silence.
-            if let Ok(sent) = context.publish(subject, payload).await {
+            if let Ok(sent) = context.send_publish(subject, publish).await {
                 let _ = sent.await;
             }
         });
     }
+}
+
+fn reply_headers() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in REPLY_HEADERS {
+        headers.insert(name, value);
+    }
+    headers
 }
 
 /// Publishes an update for each command.
@@ -194,8 +211,10 @@ impl Store {
             for payload in payloads {
                 let to = replies.lock().unwrap_or_else(PoisonError::into_inner).remove(&number_of(&payload));
                 if let Some(to) = to {
+                    let mut headers = reply_headers();
+                    headers.insert(COMMAND_ID_HEADER, format!("{:026}", number_of(&payload)));
                     let reply = vec![b'x'; self.sizes.reply];
-                    let _ = runtime.block_on(client.publish(to, reply.into()));
+                    let _ = runtime.block_on(client.publish_with_headers(to, headers, reply.into()));
                 }
             }
         }

@@ -6,13 +6,14 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use smol_str::{SmolStr, SmolStrBuilder, format_smolstr};
 
 use crate::group::GroupNumber;
 use crate::name::SiteName;
 use crate::number::{CommandLogIncarnation, StreamSequence};
+use crate::text::parsed;
 
 /// The longest record id in bytes of UTF-8.
 pub const MAX_RECORD_ID_BYTES: usize = 255;
@@ -43,9 +44,9 @@ pub enum IdError {
 
 /// Identifies one record within its kind: any UTF-8 text of 1 to 255 bytes, compared byte by byte (no Unicode
 /// normalisation: look-alikes stay apart).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct RecordId(Arc<str>);
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct RecordId(SmolStr);
 
 impl RecordId {
     /// The id as text.
@@ -55,7 +56,10 @@ impl RecordId {
 
     /// The id as one subject token.
     pub fn token(&self) -> SubjectToken {
-        let mut token = String::with_capacity(self.0.len());
+        if self.0.bytes().all(is_plain) {
+            return SubjectToken(self.0.clone());
+        }
+        let mut token = SmolStrBuilder::new();
         for byte in self.0.bytes() {
             if is_plain(byte) {
                 token.push(char::from(byte));
@@ -65,7 +69,7 @@ impl RecordId {
                 token.push(char::from(HEX_DIGITS[usize::from(byte & 15)]));
             }
         }
-        SubjectToken(token)
+        SubjectToken(token.finish())
     }
 
     /// The id under which a group keeps who may create the ids of a home site that start with a prefix. Callers cannot use such ids.
@@ -100,17 +104,9 @@ impl FromStr for RecordId {
     }
 }
 
-impl TryFrom<String> for RecordId {
-    type Error = IdError;
-
-    fn try_from(text: String) -> Result<Self, IdError> {
-        text.parse()
-    }
-}
-
-impl From<RecordId> for String {
-    fn from(id: RecordId) -> String {
-        id.0.as_ref().to_owned()
+impl<'de> Deserialize<'de> for RecordId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer)
     }
 }
 
@@ -153,7 +149,7 @@ pub struct HomeRight<'a> {
 
 /// A record id as one token of a NATS subject.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SubjectToken(String);
+pub struct SubjectToken(SmolStr);
 
 impl SubjectToken {
     /// The token as text.
@@ -164,6 +160,9 @@ impl SubjectToken {
     /// The id that encodes to this token; an error for every text that no id encodes to.
     pub fn decode(token: &str) -> Result<RecordId, IdError> {
         let not_encoded = || IdError::NotEncoded(token.to_owned());
+        if token.bytes().all(is_plain) {
+            return token.parse();
+        }
         let mut bytes = Vec::with_capacity(token.len());
         let mut rest = token.bytes();
         while let Some(byte) = rest.next() {
@@ -195,7 +194,7 @@ impl fmt::Display for SubjectToken {
 /// the id of an emitted command is `<parent>/<n>` and may be longer.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct CommandId(Arc<str>);
+pub struct CommandId(SmolStr);
 
 impl CommandId {
     /// Checks a command id that a caller gave.
@@ -209,12 +208,12 @@ impl CommandId {
 
     /// The id of the `index`th command that this command emits.
     pub fn emitted(&self, index: usize) -> Self {
-        Self(format!("{}/{index}", self.0).into())
+        Self(format_smolstr!("{}/{index}", self.0))
     }
 
     /// The id under which a command that cannot be read is answered: its place in the log.
     pub fn of_unreadable(log: CommandLogIncarnation, sequence: StreamSequence) -> Self {
-        Self(format!("unreadable-{log}-{sequence}").into())
+        Self(format_smolstr!("unreadable-{log}-{sequence}"))
     }
 
     /// The id as text.
@@ -294,7 +293,7 @@ mod tests {
         #[test]
         fn whatever_decodes_encodes_back(token in "[%0-9A-Fa-z]{1,20}") {
             if let Ok(id) = SubjectToken::decode(&token) {
-                prop_assert_eq!(id.token(), SubjectToken(token));
+                prop_assert_eq!(id.token(), SubjectToken(token.into()));
             }
         }
     }

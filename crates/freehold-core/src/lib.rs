@@ -26,6 +26,7 @@ mod rehome;
 mod routes;
 pub mod subject;
 mod takeover;
+mod text;
 
 pub use apply::{
     Anomaly, Applied, LogMessage, TakeoverEffect, TakeoverMessage, apply, apply_takeover, learn_takeover, read_body,

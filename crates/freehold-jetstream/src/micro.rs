@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use async_nats::{HeaderMap, Subscriber};
+use async_nats::{HeaderMap, HeaderName, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::stream::SelectAll;
+use futures::stream::{ReadyChunks, SelectAll};
 use serde::Serialize;
 
 use freehold_core::{ErrorCode, Refusal};
@@ -24,6 +24,8 @@ const ERROR_CODE_HEADER: &str = "Nats-Service-Error-Code";
 /// Nothing is answered there: a caller could have the answer stored in a log, or passed on as a request, by naming it as the
 /// place for it.
 const RESERVED_FOR_US: [&str; 3] = ["fh.", "freehold.", "$"];
+/// Requests that are handed over together.
+const CHUNK_REQUESTS: usize = 64;
 /// The queue group that the protocol gives to endpoints by default.
 const QUEUE_GROUP: &str = "q";
 
@@ -60,7 +62,7 @@ pub struct MicroOptions {
 
 /// A running service: answers discovery by itself and hands requests over.
 pub struct Micro {
-    requests: SelectAll<Subscriber>,
+    requests: ReadyChunks<SelectAll<Subscriber>>,
     shared: Arc<Shared>,
     discovery: tokio::task::JoinHandle<()>,
 }
@@ -112,23 +114,27 @@ impl Micro {
                 answering.answer_discovery(message).await;
             }
         });
-        Ok(Self { requests, shared, discovery })
+        Ok(Self { requests: requests.ready_chunks(CHUNK_REQUESTS), shared, discovery })
     }
 
-    /// The next request; nothing when the subscriptions have ended.
-    pub async fn next(&mut self) -> Option<Request> {
-        let message = self.requests.next().await?;
-        let endpoint = self.shared.by_subject.get(message.subject.as_str()).copied();
-        if let Some(endpoint) = endpoint {
-            self.shared.statistics[endpoint].requests.fetch_add(1, Ordering::Relaxed);
-        }
-        Some(Request { shared: Arc::clone(&self.shared), endpoint, message, received: Instant::now() })
+    /// The requests that have arrived, at least one and at most 64; nothing when the subscriptions have ended. May be dropped at any time.
+    pub async fn next(&mut self) -> Option<Vec<Request>> {
+        let messages = self.requests.next().await?;
+        let received = Instant::now();
+        let request = |message: async_nats::Message| {
+            let endpoint = self.shared.by_subject.get(message.subject.as_str()).copied();
+            if let Some(endpoint) = endpoint {
+                self.shared.statistics[endpoint].requests.fetch_add(1, Ordering::Relaxed);
+            }
+            Request { shared: Arc::clone(&self.shared), endpoint, message, received }
+        };
+        Some(messages.into_iter().map(request).collect())
     }
 
     /// Takes no more requests; those that have arrived are still handed over by [`Micro::next`], until it returns nothing.
     pub async fn drain(&mut self) {
         self.discovery.abort();
-        for subscriber in self.requests.iter_mut() {
+        for subscriber in self.requests.get_mut().iter_mut() {
             if let Err(error) = subscriber.drain().await {
                 tracing::debug!(%error, "the subscription was gone already");
             }
@@ -279,7 +285,7 @@ impl Request {
         let Some(inbox) = inbox(self.message.reply) else { return };
         let mut headers = HeaderMap::new();
         for (name, value) in reply.headers {
-            headers.insert(name, value);
+            headers.insert(HeaderName::from_static(name), value);
         }
         if let Some((number, code)) = reply.error {
             headers.insert(ERROR_HEADER, code);

@@ -4,14 +4,15 @@
 //! [`Effect::Release`], so that no late answer reaches a later claim.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
+use futures::stream::{BoxStream, FuturesUnordered, SelectAll, unfold};
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, timeout};
 
 use freehold_core::{
     CommandLogCheck, CommandMessage, DeadLetter, Effect, Emission, EmitFailure, Event, GroupCount, GroupNumber, Holder,
@@ -92,10 +93,15 @@ enum Happening {
     Answer(Answer),
     Commands(Result<Vec<LoggedCommand>, CommandConsumerError>),
     CopyAdvanced,
-    RoutesChanged,
     PositionDue,
     AuditDue,
     SayAgain,
+    Signal(Signal),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Signal {
+    Routes,
     Members,
     Connection,
     Stop,
@@ -120,15 +126,15 @@ impl GroupWorker {
 
     /// Runs until the holder has stopped, or the copy cannot be read.
     pub(crate) async fn run(mut self) {
-        let mut list = self.context.lists.watch(&self.kind);
-        let mut fenced = self.context.fenced.clone();
-        let mut stop = self.context.stop.clone();
-        let mut stopping = false;
-        let mut position_due = tokio::time::Instant::now();
-        let (mut audit, mut audit_due) = (None, position_due);
-        let mut say_again = position_due + self.say_again;
-        let copy = self.context.copy.clone();
-        let mut handled = self.members_event(&list.borrow_and_update().clone());
+        let mut signals = self.signals();
+        let list = self.context.lists.watch(&self.kind);
+        let started = Instant::now();
+        let mut position_due = started;
+        let (mut audit, mut audit_due) = (None, started);
+        let mut say_again = started + self.say_again;
+        // One for all: it is set anew only when something else is due next.
+        let mut alarm = Box::pin(tokio::time::sleep_until(started));
+        let mut handled = self.members_event(&list.borrow().clone());
         loop {
             if let Some(event) = handled.take()
                 && let Err(error) = self.take(event)
@@ -141,28 +147,33 @@ impl GroupWorker {
                 return;
             }
             let awaits = self.holder.awaits();
-            let position_moved = self.holder.position_moved();
             let newest_audit = self.holder.newest_audit();
             if newest_audit.is_some() && newest_audit != audit {
                 audit = newest_audit;
-                audit_due = tokio::time::Instant::now() + self.audit_window;
+                audit_due = Instant::now() + self.audit_window;
+            }
+            let due = [
+                self.holder.position_moved().then_some((position_due, Happening::PositionDue)),
+                newest_audit.is_some().then_some((audit_due, Happening::AuditDue)),
+                self.holder.has_sent().then_some((say_again, Happening::SayAgain)),
+            ];
+            let due = due.into_iter().flatten().min_by_key(|(at, _)| *at);
+            if let Some((at, _)) = &due
+                && alarm.deadline() != *at
+            {
+                alarm.as_mut().reset(*at);
             }
             let room = self.holder.waiting() < MAX_WAITING_COMMANDS;
-            let (waits_for_sites, has_sent) = (self.holder.waits_for_sites(), self.holder.has_sent());
+            let waits_for_sites = self.holder.waits_for_sites();
             let happening = tokio::select! {
                 Some(answer) = self.under_way.next(), if !self.under_way.is_empty() => Happening::Answer(answer),
                 commands = next_commands(self.consumer.as_mut()), if room && self.consumer.is_some() =>
                     Happening::Commands(commands),
                 () = self.context.copy.applied(&self.context.site, awaits.unwrap_or_default()), if awaits.is_some() =>
                     Happening::CopyAdvanced,
-                () = copy.routes.changed(&self.kind, self.group) => Happening::RoutesChanged,
-                () = tokio::time::sleep(SITES_PAUSE), if waits_for_sites => Happening::RoutesChanged,
-                () = tokio::time::sleep_until(say_again), if has_sent => Happening::SayAgain,
-                () = tokio::time::sleep_until(position_due), if position_moved => Happening::PositionDue,
-                () = tokio::time::sleep_until(audit_due), if newest_audit.is_some() => Happening::AuditDue,
-                Ok(()) = list.changed() => Happening::Members,
-                Ok(()) = fenced.changed() => Happening::Connection,
-                _ = stop.wait_for(|stop| *stop), if !stopping => Happening::Stop,
+                () = tokio::time::sleep(SITES_PAUSE), if waits_for_sites => Happening::Signal(Signal::Routes),
+                Some(signal) = signals.next() => Happening::Signal(signal),
+                happening = reached(alarm.as_mut(), due) => happening,
             };
             handled = match happening {
                 Happening::Answer(Answer::Event(event)) => Some(event),
@@ -188,33 +199,48 @@ impl GroupWorker {
                     self.members_event(&newest)
                 }
                 Happening::CopyAdvanced => Some(Event::CopyAdvanced),
-                Happening::RoutesChanged => Some(Event::RoutesChanged),
                 Happening::SayAgain => {
-                    say_again = tokio::time::Instant::now() + self.say_again;
+                    say_again = Instant::now() + self.say_again;
                     Some(Event::SayAgain)
                 }
                 Happening::PositionDue => {
-                    position_due = tokio::time::Instant::now() + POSITION_PAUSE;
+                    position_due = Instant::now() + POSITION_PAUSE;
                     Some(Event::PositionDue)
                 }
                 Happening::AuditDue => {
-                    audit_due = tokio::time::Instant::now() + self.audit_window.max(POSITION_PAUSE);
+                    audit_due = Instant::now() + self.audit_window.max(POSITION_PAUSE);
                     Some(Event::AuditDue)
                 }
-                Happening::Members => self.members_event(&list.borrow_and_update().clone()),
-                Happening::Connection => {
-                    if fenced.borrow_and_update().is_some() {
+                Happening::Signal(Signal::Routes) => Some(Event::RoutesChanged),
+                Happening::Signal(Signal::Members) => self.members_event(&list.borrow().clone()),
+                Happening::Signal(Signal::Connection) => {
+                    if self.context.fenced.borrow().is_some() {
                         self.members_event(&list.borrow().clone())
                     } else {
                         Some(Event::Disconnected)
                     }
                 }
-                Happening::Stop => {
-                    stopping = true;
-                    Some(Event::Stop)
-                }
+                Happening::Signal(Signal::Stop) => Some(Event::Stop),
             };
         }
+    }
+
+    /// What seldom happens. Each source stays registered from one turn of the loop to the next.
+    fn signals(&self) -> SelectAll<BoxStream<'static, Signal>> {
+        let mut stop = self.context.stop.clone();
+        let stop = futures::stream::once(async move {
+            // Where whoever could say so is gone, the service has stopped.
+            let _ = stop.wait_for(|stop| *stop).await;
+            Signal::Stop
+        });
+        let routes = (Arc::clone(&self.context.copy.routes), self.kind.clone(), self.group);
+        let routes = unfold(routes, |(routes, kind, group)| async move {
+            routes.changed(&kind, group).await;
+            Some((Signal::Routes, (routes, kind, group)))
+        });
+        let members = changes(self.context.lists.watch(&self.kind), Signal::Members);
+        let connection = changes(self.context.fenced.clone(), Signal::Connection);
+        futures::stream::select_all([stop.boxed(), routes.boxed(), members, connection])
     }
 
     /// What a member list means for this group. Without a connection to publish on, an assignment waits.
@@ -313,6 +339,27 @@ impl GroupWorker {
             }
         };
         self.under_way.push(answer);
+    }
+}
+
+/// A signal for each change of what is watched from now on.
+fn changes<T: Send + Sync + 'static>(mut watched: watch::Receiver<T>, signal: Signal) -> BoxStream<'static, Signal> {
+    watched.mark_unchanged();
+    unfold(watched, move |mut watched| async move {
+        watched.changed().await.ok()?;
+        Some((signal, watched))
+    })
+    .boxed()
+}
+
+/// Returns what is due when the alarm goes off; pending for ever where nothing is.
+async fn reached(alarm: Pin<&mut Sleep>, due: Option<(Instant, Happening)>) -> Happening {
+    match due {
+        Some((_, happening)) => {
+            alarm.await;
+            happening
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -448,29 +448,41 @@ async fn serve(mut micro: Micro, handler: Arc<RequestHandler>, max_requests: usi
     let mut answering = JoinSet::new();
     let mut draining = false;
     loop {
-        let request = tokio::select! {
-            request = micro.next() => request,
+        let requests = tokio::select! {
+            requests = micro.next() => requests,
             () = stopped(&mut stop), if !draining => {
                 draining = true;
                 micro.drain().await;
                 continue;
             }
         };
-        let Some(request) = request else { break };
+        let Some(requests) = requests else { break };
         while answering.try_join_next().is_some() {}
-        match Arc::clone(&free).try_acquire_owned() {
-            Ok(permit) => {
-                let handler = Arc::clone(&handler);
-                answering.spawn(async move {
-                    handler.handle(request).await;
-                    drop(permit);
-                });
-            }
-            Err(_) => {
+        let mut reads = Vec::new();
+        for request in requests {
+            let Ok(permit) = Arc::clone(&free).try_acquire_owned() else {
                 let text = format!("{max_requests} requests are being worked on: nothing was kept");
                 handler.metrics.note_refusal(ErrorCode::Busy);
                 request.respond(Answer::refuse(ErrorCode::Busy, text).into()).await;
+                continue;
+            };
+            if handler.is_read_of_record(&request) {
+                reads.push((request, permit));
+                continue;
             }
+            let handler = Arc::clone(&handler);
+            answering.spawn(async move {
+                handler.handle(request).await;
+                drop(permit);
+            });
+        }
+        if !reads.is_empty() {
+            let handler = Arc::clone(&handler);
+            answering.spawn(async move {
+                let (reads, permits): (Vec<_>, Vec<_>) = reads.into_iter().unzip();
+                handler.handle_reads(reads).await;
+                drop(permits);
+            });
         }
     }
     while draining && answering.join_next().await.is_some() {}

@@ -83,7 +83,7 @@ impl RequestMetrics {
             let kind = definition.name.as_str();
             let commands = definition.commands.keys().map(|name| name.as_str());
             for request in commands.chain(RESERVED_ENDPOINTS).chain([REHOME_COMMAND]) {
-                seconds.insert(endpoint_key(kind, request), of(kind, request));
+                seconds.insert(format!("{kind}.{request}"), of(kind, request));
             }
         }
         let unknown = of("", "");
@@ -92,9 +92,9 @@ impl RequestMetrics {
 
     /// Notes an answered request.
     pub(crate) fn note(&self, subject: &str, answer: &Answer, took: Duration) {
-        let mut tokens = subject.rsplit('.');
-        let (request, kind) = (tokens.next().unwrap_or_default(), tokens.next().unwrap_or_default());
-        self.seconds.get(&endpoint_key(kind, request)).unwrap_or(&self.unknown).record(took);
+        // Its last two tokens.
+        let endpoint = subject.rmatch_indices('.').nth(1).map_or(subject, |(dot, _)| &subject[dot + 1..]);
+        self.seconds.get(endpoint).unwrap_or(&self.unknown).record(took);
         if let Err(refusal) = &answer.result {
             self.note_refusal(refusal.code);
         }
@@ -106,10 +106,6 @@ impl RequestMetrics {
         labels.push(Label::new("code", code.as_str()));
         counter!(REFUSALS, labels).increment(1);
     }
-}
-
-fn endpoint_key(kind: &str, request: &str) -> String {
-    format!("{kind}.{request}")
 }
 
 fn instance_labels(site: &SiteName, instance: &InstanceName) -> Vec<Label> {

@@ -9,17 +9,19 @@ use tokio::time::timeout;
 use freehold_core::subject::RecordsSubject;
 use freehold_core::{
     CommandId, CommandName, CopyRead, Epoch, ErrorCode, Json, KindDefinition, KindName, LogTime, RecordId, RecordState,
-    RecordVersion, RecordsBody, Refusal, SiteName, Status, StoredOutcome, read_body,
+    RecordVersion, RecordsBody, Refusal, SiteName, Status, StoredOutcome, Takeovers, read_body,
 };
-
 use freehold_jetstream::ReplyHeaders;
+use freehold_store::Snapshot;
 
 use crate::group_worker::describe;
 use crate::request_handler::{Answer, RequestHandler, record_headers, unreadable_copy};
 
 /// Endpoints that every kind has beside its commands; no command may have one of these names.
-pub const RESERVED_ENDPOINTS: [&str; 4] = ["get", "list", "history", "outcome"];
+pub const RESERVED_ENDPOINTS: [&str; 4] = [GET, "list", "history", "outcome"];
 
+/// The endpoint that reads one record.
+pub(crate) const GET: &str = "get";
 /// How old the copy of another site's record is, in milliseconds.
 const AGE_HEADER: &str = "Freehold-Age-Ms";
 /// How long a read waits for `min_version` unless it says otherwise, and at most.
@@ -117,7 +119,7 @@ pub(crate) fn schemas(
     let request = |required: &[&str], properties: serde_json::Value| json!({ "type": "object", "additionalProperties": false, "required": required, "properties": properties });
     vec![
         (
-            "get",
+            GET,
             request(&["id"], json!({ "id": id, "min_version": optional_number, "timeout_ms": optional_number })),
             view.clone(),
         ),
@@ -162,7 +164,7 @@ pub(crate) async fn answer(
     payload: &[u8],
 ) -> Option<Answer> {
     let answered = match endpoint {
-        "get" => get(handler, definition, payload).await,
+        GET => get(handler, definition, payload).await,
         "list" => list(handler, definition, payload),
         "history" => history(handler, definition, payload).await,
         "outcome" => outcome(handler, definition, payload),
@@ -171,34 +173,74 @@ pub(crate) async fn answer(
     Some(answered.unwrap_or_else(Answer::from))
 }
 
+/// The copy at one moment.
+pub(crate) struct Look {
+    snapshot: Snapshot,
+    takeovers: Takeovers,
+}
+
+impl Look {
+    pub(crate) fn take(handler: &RequestHandler) -> Result<Self, Refusal> {
+        let snapshot = handler.copy.reader.snapshot().map_err(|error| unreadable_copy(&error))?;
+        let takeovers = snapshot.takeovers().map_err(|error| unreadable_copy(&error))?;
+        Ok(Self { snapshot, takeovers })
+    }
+
+    /// A record, seen through the takeovers.
+    fn record(&self, kind: &KindName, id: &RecordId) -> Result<Option<RecordState>, Refusal> {
+        let mut state = self.snapshot.record(kind, id).map_err(|error| unreadable_copy(&error))?;
+        state.iter_mut().for_each(|state| _ = self.takeovers.see_record(state));
+        Ok(state)
+    }
+}
+
+/// Answers the read of a record; nothing where it has to wait for a version.
+pub(crate) fn get_at_once(handler: &RequestHandler, look: &Look, kind: &KindName, payload: &[u8]) -> Option<Answer> {
+    let answered = read(payload).and_then(|request: GetRequest| {
+        let state = look.record(kind, &request.id)?;
+        let has_to_wait = request.min_version.is_some_and(|wanted| version_of(&state) < wanted);
+        if has_to_wait { Ok(None) } else { found(handler, kind, &request.id, state).map(Some) }
+    });
+    answered.transpose().map(|answered| answered.unwrap_or_else(Answer::from))
+}
+
 async fn get(handler: &RequestHandler, definition: &KindDefinition, payload: &[u8]) -> Result<Answer, Refusal> {
     let request: GetRequest = read(payload)?;
     let kind = &definition.name;
-    let mut state = record(handler, kind, &request.id)?;
-    if let Some(wanted) = request.min_version {
-        // The wait comes before the look, so that no commit falls between them.
-        let waiter = handler.copy.waiters.version(kind, &request.id, wanted);
-        state = record(handler, kind, &request.id)?;
-        if version_of(&state) < wanted {
-            let wait = request.timeout_ms.unwrap_or(DEFAULT_VERSION_WAIT_MS).min(MAX_VERSION_WAIT_MS);
-            // However the wait ends, the copy is looked at again and says what it has.
-            let _ = timeout(Duration::from_millis(wait), waiter).await;
-            state = record(handler, kind, &request.id)?;
-        }
-        let version = version_of(&state);
-        if version < wanted {
-            let text = format!("this copy has version {version}, not {wanted}, and none came in time");
-            return Err(Refusal::new(ErrorCode::Busy, text));
-        }
+    let look = || Look::take(handler)?.record(kind, &request.id);
+    let Some(wanted) = request.min_version else { return found(handler, kind, &request.id, look()?) };
+    // The wait comes before the look, so that no commit falls between them.
+    let waiter = handler.copy.waiters.version(kind, &request.id, wanted);
+    let mut state = look()?;
+    if version_of(&state) < wanted {
+        let wait = request.timeout_ms.unwrap_or(DEFAULT_VERSION_WAIT_MS).min(MAX_VERSION_WAIT_MS);
+        // However the wait ends, the copy is looked at again and says what it has.
+        let _ = timeout(Duration::from_millis(wait), waiter).await;
+        state = look()?;
     }
-    let not_found = || Refusal::new(ErrorCode::NotFound, format!("there is no {kind} {:?}", request.id.as_str()));
+    let version = version_of(&state);
+    if version < wanted {
+        let text = format!("this copy has version {version}, not {wanted}, and none came in time");
+        return Err(Refusal::new(ErrorCode::Busy, text));
+    }
+    found(handler, kind, &request.id, state)
+}
+
+/// The answer with a record as the copy has it.
+fn found(
+    handler: &RequestHandler,
+    kind: &KindName,
+    id: &RecordId,
+    state: Option<RecordState>,
+) -> Result<Answer, Refusal> {
+    let not_found = || Refusal::new(ErrorCode::NotFound, format!("there is no {kind} {:?}", id.as_str()));
     match state {
         None => Err(not_found()),
         Some(state) if state.record.is_none() => {
             Ok(Answer { result: Err(not_found()), headers: copy_headers(handler, &state) })
         }
         Some(state) => {
-            Ok(Answer { result: Ok(print(&view(kind, &request.id, &state))?), headers: copy_headers(handler, &state) })
+            Ok(Answer { result: Ok(print(&view(kind, id, &state))?), headers: copy_headers(handler, &state) })
         }
     }
 }
@@ -219,10 +261,9 @@ fn list(handler: &RequestHandler, definition: &KindDefinition, payload: &[u8]) -
     if limit == 0 || limit > MAX_PAGE_RECORDS {
         return Err(Refusal::new(ErrorCode::Invalid, format!("\"limit\" is 1 to {MAX_PAGE_RECORDS}")));
     }
-    let snapshot = handler.copy.reader.snapshot().map_err(|error| unreadable_copy(&error))?;
+    let Look { snapshot, takeovers } = Look::take(handler)?;
     let page = snapshot.list(kind, &request.prefix, request.cursor.as_ref(), limit);
     let mut page = page.map_err(|error| unreadable_copy(&error))?;
-    let takeovers = snapshot.takeovers().map_err(|error| unreadable_copy(&error))?;
     page.items.iter_mut().for_each(|(_, state)| _ = takeovers.see_record(state));
     let room = handler.max_payload_bytes.saturating_sub(PAGE_RESERVE_BYTES);
     let (mut records, mut bytes) = (Vec::new(), 0);
@@ -251,12 +292,12 @@ async fn history(handler: &RequestHandler, definition: &KindDefinition, payload:
     let request: HistoryRequest = read(payload)?;
     let kind = &definition.name;
     // What an owner has not changed yet is in the log of the one before it.
-    let origin = match record(handler, kind, &request.id)? {
+    let look = Look::take(handler)?;
+    let origin = match look.record(kind, &request.id)? {
         Some(state) => state.origin,
         None => return Err(Refusal::new(ErrorCode::NotFound, format!("there is no {kind} {:?}", request.id.as_str()))),
     };
     let group = definition.settings.groups.group_of(&request.id);
-    let takeovers = handler.takeovers()?;
     let subject = RecordsSubject::update(&origin, kind, group, &request.id);
     let messages = handler.records.history(&subject, MAX_HISTORY_UPDATES).await.map_err(|error| {
         tracing::warn!(error = describe(&error), "a history cannot be read");
@@ -281,7 +322,7 @@ async fn history(handler: &RequestHandler, definition: &KindDefinition, payload:
     // The newest are kept where not all fit into one reply.
     for message in messages.iter().rev() {
         let Ok(RecordsBody::Update(update)) = read_body(message) else { continue };
-        if takeovers.is_void(&origin, message.sequence, Some(&update.log)) {
+        if look.takeovers.is_void(&origin, message.sequence, Some(&update.log)) {
             continue;
         }
         let command = |change: freehold_core::Change| CommandView {
@@ -344,14 +385,6 @@ fn outcome_view(outcome: &StoredOutcome) -> OutcomeView<'_> {
         owner: change.forwarded.as_ref().filter(|_| !change.is_final()).map_or(origin, |place| &place.to),
         decided_at: timestamp(*time),
     }
-}
-
-fn record(handler: &RequestHandler, kind: &KindName, id: &RecordId) -> Result<Option<RecordState>, Refusal> {
-    let snapshot = handler.copy.reader.snapshot().map_err(|error| unreadable_copy(&error))?;
-    let mut state = snapshot.record(kind, id).map_err(|error| unreadable_copy(&error))?;
-    let takeovers = snapshot.takeovers().map_err(|error| unreadable_copy(&error))?;
-    state.iter_mut().for_each(|state| _ = takeovers.see_record(state));
-    Ok(state)
 }
 
 fn version_of(state: &Option<RecordState>) -> RecordVersion {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::join_all;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -25,7 +26,7 @@ use crate::copy::Copy;
 use crate::group_worker::describe;
 use crate::metrics::RequestMetrics;
 use crate::operator_requests;
-use crate::read_requests;
+use crate::read_requests::{self, Look};
 use crate::takeover_requests;
 use crate::wait_mode::WaitMode;
 
@@ -60,6 +61,21 @@ pub(crate) struct RequestHandler {
     pub(crate) decide_timeout: Duration,
     pub(crate) max_payload_bytes: usize,
     pub(crate) metrics: RequestMetrics,
+}
+
+/// What a request is for, by its subject.
+struct Address<'a> {
+    by_operator: bool,
+    kind: &'a str,
+    endpoint: &'a str,
+}
+
+impl<'a> Address<'a> {
+    fn of(request: &'a Request) -> Self {
+        let mut tokens = request.subject().rsplit('.');
+        let (endpoint, kind) = (tokens.next().unwrap_or_default(), tokens.next().unwrap_or_default());
+        Self { by_operator: request.subject().starts_with("fh."), kind, endpoint }
+    }
 }
 
 /// What goes with a command, from its caller's headers.
@@ -103,18 +119,54 @@ impl RequestHandler {
     pub(crate) async fn handle(&self, request: Request) {
         let arrived = Instant::now();
         let answer = self.answer(&request).await;
+        self.respond(request, answer, arrived).await;
+    }
+
+    /// Whether a request reads one record.
+    pub(crate) fn is_read_of_record(&self, request: &Request) -> bool {
+        let Address { by_operator, endpoint, .. } = Address::of(request);
+        !by_operator && endpoint == read_requests::GET
+    }
+
+    /// Answers reads of records that have arrived together, all from one look at the copy, but for those that wait for a version.
+    pub(crate) async fn handle_reads(&self, requests: Vec<Request>) {
+        let arrived = Instant::now();
+        let look = Look::take(self);
+        let answer = |request: &Request| match &look {
+            Ok(look) => match self.definition(Address::of(request).kind) {
+                Ok(definition) => read_requests::get_at_once(self, look, &definition.name, request.payload()),
+                Err(refusal) => Some(refusal.into()),
+            },
+            Err(refusal) => Some(refusal.clone().into()),
+        };
+        let answers: Vec<_> = requests.iter().map(answer).collect();
+        // Answers can wait for the connection: the copy could not reuse what is looked at.
+        drop(look);
+        let mut waiting = Vec::new();
+        for (request, answer) in requests.into_iter().zip(answers) {
+            match answer {
+                Some(answer) => self.respond(request, answer, arrived).await,
+                None => waiting.push(request),
+            }
+        }
+        join_all(waiting.into_iter().map(|request| self.handle(request))).await;
+    }
+
+    async fn respond(&self, request: Request, answer: Answer, arrived: Instant) {
         self.metrics.note(request.subject(), &answer, arrived.elapsed());
         request.respond(answer.into()).await;
     }
 
+    fn definition(&self, kind: &str) -> Result<&Arc<KindDefinition>, Refusal> {
+        let known = kind.parse::<KindName>().ok().and_then(|kind| self.definitions.get(&kind));
+        known.ok_or_else(|| Refusal::new(ErrorCode::Invalid, format!("this service has no kind {kind:?}")))
+    }
+
     async fn answer(&self, request: &Request) -> Answer {
-        let (by_operator, kind, endpoint) = match request.subject().split('.').collect::<Vec<_>>()[..] {
-            ["fh", _, _, kind, endpoint] => (true, kind, endpoint),
-            [_, kind, endpoint] => (false, kind, endpoint),
-            _ => (false, "", ""),
-        };
-        let Some(definition) = kind.parse().ok().and_then(|kind: KindName| self.definitions.get(&kind).cloned()) else {
-            return Answer::refuse(ErrorCode::Invalid, format!("this service has no kind {kind:?}"));
+        let Address { by_operator, kind, endpoint } = Address::of(request);
+        let definition = match self.definition(kind) {
+            Ok(definition) => Arc::clone(definition),
+            Err(refusal) => return refusal.into(),
         };
         if by_operator {
             // Each request's task has room for what its answer needs at most: what is rare has its own.

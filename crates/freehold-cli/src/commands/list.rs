@@ -27,7 +27,7 @@ pub(crate) async fn run(context: &Context, arguments: ListArguments) -> anyhow::
     let client = context.connect().await?;
     let options = SendOptions { timeout: context.timeout(), ..SendOptions::default() };
     let mut left = if all { u64::MAX } else { limit };
-    let mut cursor = cursor.map(String::from);
+    let mut cursor = cursor.map(|id| id.to_string());
     loop {
         let request = json!({ "prefix": prefix, "limit": left.min(PAGE_RECORDS), "cursor": cursor });
         let answer = context.ask(&client, &kind, "list", request.to_string(), &options).await?;
