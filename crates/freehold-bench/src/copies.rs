@@ -22,12 +22,23 @@ const SAMPLE: Duration = Duration::from_millis(10);
 /// Clients that work while somebody joins.
 const CLIENTS: usize = 16;
 
+/// What goes on while the lag is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meanwhile {
+    /// Commands are sent.
+    Commands,
+    /// Updates of other records are put into the log as their owner would log them: what commands cost is left out.
+    Updates,
+}
+
 /// What the lag is measured under.
 #[derive(Debug, Clone)]
 pub struct LagOptions {
     /// The `freehold` program.
     pub program: PathBuf,
-    /// Commands that are sent each second meanwhile.
+    /// What goes on meanwhile.
+    pub meanwhile: Meanwhile,
+    /// How often each second.
     pub rate: f64,
     /// How long it is measured.
     pub time: Duration,
@@ -36,7 +47,7 @@ pub struct LagOptions {
 /// How long an update takes to another site.
 #[derive(Debug, Clone, Serialize)]
 pub struct Lag {
-    /// Commands that were answered each second meanwhile.
+    /// Commands that were answered, or updates that were logged, each second meanwhile.
     pub per_second: f64,
     /// From the answer at the owner's site until the record can be read at the other one; 0 where it could be read there first.
     pub behind_answer_ms: Milliseconds,
@@ -76,28 +87,32 @@ fn plan(program: PathBuf, cuttable: bool) -> Plan {
     Plan { program, profile: Profile::Default, sites: &[SITE, OTHER_SITE], groups: GROUPS, cuttable }
 }
 
-/// Measures how long updates take from site to site, while commands are sent at a rate.
+/// Measures how long updates take from site to site, while a rate of others goes on.
 pub async fn lag(options: &LagOptions, mut progress: impl FnMut(&str)) -> Result<Lag> {
     const RECORDS: u64 = 10_000;
+    let LagOptions { program, meanwhile, rate, time } = options;
     progress("two sites");
-    let mut place = Place::start(plan(options.program.clone(), false)).await?;
+    let mut place = Place::start(plan(program.clone(), false)).await?;
     place.serve(1).await?;
-    let load = Arc::new(Load::new(&place, &Asked::usual(Loop::Open { rate: options.rate }, RECORDS)).await?);
+    let load = Arc::new(Load::new(&place, &Asked::usual(Loop::Open { rate: *rate }, RECORDS)).await?);
     load.fill().await?;
-    progress(&format!("updates at {}/s", options.rate));
     let (here, there) = (place.client(SITE).await?, place.client(OTHER_SITE).await?);
+    let seed = Seed::new(&place, &here, &record_of(RECORD_BYTES)).await?;
+    progress(&format!("updates at {rate}/s"));
     let stop = Arc::new(AtomicBool::new(false));
     let sampling = tokio::spawn(sample(here, there, Arc::clone(&stop)));
-    let turn = measure(&place, &load, options.time).await?;
+    let per_second = match meanwhile {
+        Meanwhile::Commands => {
+            let turn = measure(&place, &load, *time).await?;
+            turn.measured.requests as f64 / turn.measured.took.as_secs_f64()
+        }
+        Meanwhile::Updates => seed.make_at(*rate, RECORDS, *time).await?,
+    };
     stop.store(true, Ordering::Relaxed);
     let samples = sampling.await??;
     place.stop().await?;
     let (behind, from): (Vec<_>, Vec<_>) = samples.into_iter().unzip();
-    Ok(Lag {
-        per_second: turn.measured.requests as f64 / turn.measured.took.as_secs_f64(),
-        behind_answer_ms: Milliseconds::of(behind)?,
-        from_sending_ms: Milliseconds::of(from)?,
-    })
+    Ok(Lag { per_second, behind_answer_ms: Milliseconds::of(behind)?, from_sending_ms: Milliseconds::of(from)? })
 }
 
 /// Makes records at one site, and reads each at the other as soon as it is there.

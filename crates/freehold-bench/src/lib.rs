@@ -17,6 +17,7 @@ mod floor;
 mod load;
 mod place;
 mod plot;
+mod reads;
 mod report;
 mod seed;
 
@@ -28,11 +29,12 @@ use anyhow::{Context as _, Result};
 use freehold_jetstream::Client;
 use freehold_sandbox::wait_until;
 
-pub use copies::{CatchUp, Join, Lag, LagOptions, catch_up, join, lag};
+pub use copies::{CatchUp, Join, Lag, LagOptions, Meanwhile, catch_up, join, lag};
 pub use failover::{Failover, FailoverOptions, FailoverReport, failover};
 pub use floor::{FloorOptions, Sizes, serve_floor};
 pub use load::{Loop, Workload};
 pub use plot::{Series, draw};
+pub use reads::{Beside, BesideOptions, Listing, listing, reads_beside};
 pub use report::{CpuMicroseconds, Figures, Idle, LatencyMicroseconds, Milliseconds, Report};
 
 use load::{Load, record_of};

@@ -1,6 +1,7 @@
 //! Requests that do not say what they must: refused before anything is logged.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use futures::future::join_all;
 use serde_json::json;
 
 use crate::place::Place;
@@ -277,6 +278,24 @@ async fn a_version_that_never_comes_is_busy_and_one_that_comes_is_read() -> Resu
     let gone = place.ask("thing.get", r#"{"id":"ewr-1","min_version":3}"#).await?;
     gone.refused("not_found", 404)?;
     ensure!(gone.header("Freehold-Version") == Some("3"), "a deleted record keeps its version: {gone:?}");
+    place.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_waits_holds_up_none_that_came_with_it() -> Result<()> {
+    let place = Place::start().await?;
+    seed(&place).await?;
+    let mut waits = Box::pin(place.ask("thing.get", r#"{"id":"ewr-1","min_version":2,"timeout_ms":20000}"#));
+    let others = join_all((0..200).map(|_| place.ask("thing.get", r#"{"id":"ewr-1"}"#)));
+    tokio::select! {
+        biased;
+        early = &mut waits => bail!("there is no version 2 yet: {early:?}"),
+        others = others => for other in others {
+            ensure!(other?.accepted()?["version"] == 1);
+        }
+    }
+    place.told("thing.patch", r#"{"id":"ewr-1","patch":{"n":9}}"#).await?;
+    ensure!(waits.await?.accepted()?["version"] == 2);
     place.stop().await
 }
 

@@ -61,6 +61,17 @@ fn commands_are_measured_at_three_sites() {
 }
 
 #[test]
+fn reads_are_measured_beside_commands_and_page_by_page() {
+    let reports = lines(&["--suite", "reads"]);
+    let [beside, listing] = &reports[..] else { panic!("{reports:?}") };
+    let kept = number(beside, "/beside_per_second") / number(beside, "/alone_per_second");
+    assert!((number(beside, "/kept") - kept).abs() < 1e-6 && number(beside, "/commands_per_second") > 0.0, "{beside}");
+    assert!((0.0..=1.0).contains(&number(beside, "/commands_share")), "{beside}");
+    assert_eq!(number(listing, "/records"), 1000.0);
+    assert!(number(listing, "/memory_most_bytes") >= number(listing, "/memory_before_bytes"), "{listing}");
+}
+
+#[test]
 fn an_instance_is_killed_hangs_and_is_stopped() {
     let reports = lines(&["--suite", "failover", "--failovers", "2"]);
     assert_eq!(reports.iter().map(|it| it["failover"].as_str().unwrap()).collect::<Vec<_>>(), ["kill", "hang", "stop"]);
@@ -78,7 +89,10 @@ fn copies_are_measured_and_figures_drawn() {
     let drawn = plots.path().to_str().unwrap();
     let reports = lines(&["--suite", "copies", "--suite", "records", "--suite", "sizes", "--plots", drawn]);
     let named = |name: &str| reports.iter().find(|it| it["name"].as_str().unwrap().starts_with(name)).unwrap();
-    assert!(number(named("update to another site"), "/from_sending_ms/p50") > 0.0);
+    for meanwhile in ["500 commands/s", "5000 updates/s"] {
+        let lag = named(&format!("update to another site at {meanwhile}"));
+        assert!(number(lag, "/from_sending_ms/p50") > 0.0 && number(lag, "/per_second") > 0.0, "{lag}");
+    }
     assert_eq!(number(named("1000 updates missed"), "/missed"), 1000.0);
     assert!(number(named("joining with 1000 records"), "/site_seconds") > 0.0);
     let mut files: Vec<_> =

@@ -9,6 +9,8 @@ const FIRST_PATIENCE: u32 = 4;
 const MOST_PATIENCE: u32 = 256;
 /// With fewer publishes under way there is nothing to gain: they are acknowledged as they come.
 const MIN_BACKLOG: usize = 16;
+/// Batches are not tried where acknowledgements take less than this: one batch takes half of it.
+const MIN_WAIT: Duration = Duration::from_millis(15);
 /// Batches must be better by this factor, whichever way is tried: where they pay they are twice as fast, and a machine that others work on
 /// changes by less from one period to the next.
 const WORTH_IT: f64 = 1.4;
@@ -49,11 +51,19 @@ struct Period {
     begun: Instant,
     messages: usize,
     in_backlog: usize,
+    /// How many were under way with each, in total.
+    under_way: usize,
 }
 
 impl Period {
     fn begin(begun: Instant) -> Self {
-        Self { begun, messages: 0, in_backlog: 0 }
+        Self { begun, messages: 0, in_backlog: 0, under_way: 0 }
+    }
+
+    /// How long an acknowledgement took, on average (Little's law).
+    fn wait(&self, took: Duration) -> Duration {
+        let under_way = self.under_way as f64 / self.messages.max(1) as f64;
+        took.mul_f64(under_way / self.messages.max(1) as f64)
     }
 }
 
@@ -71,18 +81,20 @@ impl Choice {
     pub(super) fn acknowledged(&mut self, messages: usize, backlog: usize, now: Instant) {
         self.period.messages += messages;
         self.period.in_backlog += if backlog < MIN_BACKLOG { 0 } else { messages };
+        self.period.under_way += messages * backlog;
         let took = now.saturating_duration_since(self.period.begun);
         if took < PERIOD {
             return;
         }
-        let Period { messages, in_backlog, .. } = std::mem::replace(&mut self.period, Period::begin(now));
+        let period = std::mem::replace(&mut self.period, Period::begin(now));
         // A period in which nothing was sent for long says nothing about the log.
-        if 2 * in_backlog > messages && took < 2 * PERIOD {
-            self.judge(messages as f64 / took.as_secs_f64());
+        if 2 * period.in_backlog > period.messages && took < 2 * PERIOD {
+            let may_gain = self.way == Way::Gathered || period.wait(took) >= MIN_WAIT;
+            self.judge(period.messages as f64 / took.as_secs_f64(), may_gain);
         }
     }
 
-    fn judge(&mut self, rate: f64) {
+    fn judge(&mut self, rate: f64, may_gain: bool) {
         match self.trial_against.take() {
             Some(other) if self.is_better(rate, other) => {
                 tracing::info!(way = ?self.way, rate, before = other, "messages are published in another way");
@@ -95,6 +107,7 @@ impl Choice {
                 self.left = self.patience;
             }
             None if self.left > 0 => self.left -= 1,
+            None if !may_gain => {}
             None => {
                 self.trial_against = Some(rate);
                 self.way = self.way.other();
@@ -141,7 +154,7 @@ mod tests {
         assert!(gathered > 50 * alone, "{alone} {gathered}");
 
         let mut choice = Choice::new(Instant::now());
-        let lazy = |way| if way == Way::Alone { 20_000.0 } else { 15_000.0 };
+        let lazy = |way| if way == Way::Alone { 10_000.0 } else { 7_000.0 };
         let (alone, gathered) = publish(&mut choice, lazy, 200, Duration::from_secs(100));
         assert_eq!(choice.way(), Way::Alone);
         assert!(alone > 50 * gathered, "{alone} {gathered}");
@@ -162,6 +175,13 @@ mod tests {
         assert_eq!(choice.way(), Way::Gathered);
         publish(&mut choice, |way| if way == Way::Alone { 10_000.0 } else { 11_000.0 }, 200, Duration::from_secs(100));
         assert_eq!(choice.way(), Way::Alone);
+    }
+
+    #[test]
+    fn nothing_is_tried_where_acknowledgements_come_soon() {
+        let mut choice = Choice::new(Instant::now());
+        let (_, gathered) = publish(&mut choice, |_| 20_000.0, 200, Duration::from_secs(100));
+        assert_eq!((choice.way(), gathered), (Way::Alone, 0));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use freehold_bench::{
-    Asked, CatchUp, Failover, FailoverOptions, FailoverReport, Idle, Join, Lag, LagOptions, Loop, Options, Profile,
-    Report, Workload,
+    Asked, Beside, BesideOptions, CatchUp, Failover, FailoverOptions, FailoverReport, Idle, Join, Lag, LagOptions,
+    Listing, Loop, Meanwhile, Options, Profile, Report, Workload,
 };
 
 /// How long a service is watched doing nothing.
@@ -25,8 +25,12 @@ pub(crate) enum Measurement {
         then_moderate: bool,
     },
     Failover(Failover, u16),
-    /// At so many commands each second.
-    Lag(u32),
+    /// Reads beside so many commands each second.
+    Beside(u32),
+    /// Of so many records.
+    Listing(u64),
+    /// While so many others go on each second.
+    Lag(Meanwhile, u32),
     /// After so many missed updates.
     CatchUp(u64),
     /// With so many records.
@@ -40,6 +44,8 @@ pub(crate) enum Measurement {
 pub(crate) enum Found {
     Load(Box<Report>),
     Failover(FailoverReport),
+    Beside(Beside),
+    Listing(Listing),
     Lag(Lag),
     CatchUp(CatchUp),
     Join(Join),
@@ -89,7 +95,10 @@ impl Measurement {
                 };
                 format!("an instance of two {what}, {times} times")
             }
-            Self::Lag(rate) => format!("update to another site at {rate}/s"),
+            Self::Beside(rate) => format!("reads beside {rate} commands/s"),
+            Self::Listing(records) => format!("listing {records} records"),
+            Self::Lag(Meanwhile::Commands, rate) => format!("update to another site at {rate} commands/s"),
+            Self::Lag(Meanwhile::Updates, rate) => format!("update to another site at {rate} updates/s"),
             Self::CatchUp(missed) => format!("{missed} updates missed"),
             Self::Join(records) => format!("joining with {records} records"),
             Self::Idle(groups) => format!("no requests, {groups} groups"),
@@ -108,8 +117,14 @@ impl Measurement {
                 let options = FailoverOptions { program, failover: *failover, times: *times };
                 Found::Failover(freehold_bench::failover(&options, progress).await?)
             }
-            Self::Lag(rate) => {
-                let options = LagOptions { program, rate: f64::from(*rate), time: options.time };
+            Self::Beside(rate) => {
+                let options = BesideOptions { program, rate: f64::from(*rate), time: options.time };
+                Found::Beside(freehold_bench::reads_beside(&options, progress).await?)
+            }
+            Self::Listing(records) => Found::Listing(freehold_bench::listing(program, *records, progress).await?),
+            Self::Lag(meanwhile, rate) => {
+                let (meanwhile, rate) = (*meanwhile, f64::from(*rate));
+                let options = LagOptions { program, meanwhile, rate, time: options.time };
                 Found::Lag(freehold_bench::lag(&options, progress).await?)
             }
             Self::CatchUp(missed) => Found::CatchUp(freehold_bench::catch_up(program, *missed, progress).await?),

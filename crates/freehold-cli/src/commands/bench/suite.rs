@@ -1,6 +1,6 @@
 //! What is measured together.
 
-use freehold_bench::{Asked, Failover, Figures, Loop, Profile, Series, Workload};
+use freehold_bench::{Asked, Failover, Figures, Loop, Meanwhile, Profile, Series, Workload};
 
 use super::measurement::{Found, Measurement};
 use crate::arguments::BenchArguments;
@@ -12,8 +12,12 @@ const INSTANCES: [u16; 4] = [1, 2, 4, 8];
 const RECORD_BYTES: [usize; 5] = [64, 256, 1_024, 8_192, 65_536];
 /// Records of that size are few.
 const FEW_RECORDS: u64 = 1_000;
-/// Commands each second at which the way to another site is measured.
-const LAG_RATES: [u32; 3] = [500, 2_000, 5_000];
+/// Commands each second at which the way to another site is measured, and updates.
+const LAG_COMMANDS: [u32; 3] = [500, 2_000, 5_000];
+const LAG_UPDATES: [u32; 2] = [5_000, 10_000];
+/// Commands each second beside which reads are measured.
+const BESIDE_COMMANDS: u32 = 2_000;
+const LISTED_RECORDS: u64 = 100_000;
 const MISSED: u64 = 100_000;
 const JOIN_RECORDS: u64 = 1_000_000;
 
@@ -26,6 +30,8 @@ type Number = fn(&Asked) -> f64;
 pub(crate) enum Suite {
     /// Workloads and profiles beside the floor.
     Load,
+    /// Reads beside commands, and page by page.
+    Reads,
     /// An instance is killed, hangs or is stopped.
     Failover,
     /// Lag, catching up, and joining.
@@ -44,8 +50,9 @@ pub(crate) enum Suite {
 
 impl Suite {
     /// The longest is last.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Load,
+        Self::Reads,
         Self::Idle,
         Self::Failover,
         Self::Copies,
@@ -58,14 +65,19 @@ impl Suite {
     pub(crate) fn measurements(self, asked: &Asked, arguments: &BenchArguments) -> Vec<Measurement> {
         match self {
             Self::Load => load(asked),
+            Self::Reads => {
+                let records = LISTED_RECORDS.min(arguments.most_records);
+                vec![Measurement::Beside(BESIDE_COMMANDS), Measurement::Listing(records)]
+            }
             Self::Failover => [(Failover::Kill, 1), (Failover::Hang, 5), (Failover::Stop, 5)]
                 .map(|(failover, part)| Measurement::Failover(failover, arguments.failovers.div_ceil(part)))
                 .to_vec(),
             Self::Copies => {
-                let lags = LAG_RATES.map(Measurement::Lag);
+                let commands = LAG_COMMANDS.map(|rate| Measurement::Lag(Meanwhile::Commands, rate));
+                let updates = LAG_UPDATES.map(|rate| Measurement::Lag(Meanwhile::Updates, rate));
                 let records = JOIN_RECORDS.min(arguments.most_records);
                 let others = [Measurement::CatchUp(MISSED.min(records)), Measurement::Join(records)];
-                lags.into_iter().chain(others).collect()
+                commands.into_iter().chain(updates).chain(others).collect()
             }
             Self::Records => {
                 let records = RECORDS.into_iter().filter(|records| *records <= arguments.most_records);
@@ -91,7 +103,7 @@ impl Suite {
             Self::Groups => Some(("groups", |asked| asked.groups.into())),
             Self::Instances => Some(("instances", |asked| asked.instances.into())),
             Self::Sizes => Some(("bytes of a record", |asked| asked.record_bytes as f64)),
-            Self::Load | Self::Failover | Self::Copies | Self::Idle => None,
+            Self::Load | Self::Reads | Self::Failover | Self::Copies | Self::Idle => None,
         }
     }
 

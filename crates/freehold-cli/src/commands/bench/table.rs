@@ -9,7 +9,7 @@ use super::measurement::Found;
 use super::suite::Suite;
 use crate::printer;
 
-const LOADS: [&str; 11] = [
+const LOADS: [&str; 13] = [
     "run",
     "per second",
     "floor",
@@ -17,6 +17,8 @@ const LOADS: [&str; 11] = [
     "p50 ms",
     "p99 ms",
     "p99.9 ms",
+    "floor p50",
+    "floor p99",
     "service µs",
     "server µs",
     "client µs",
@@ -64,6 +66,8 @@ fn load_row(name: &str, report: &Report) -> Vec<String> {
         milliseconds(freehold.latency.p50),
         milliseconds(freehold.latency.p99),
         milliseconds(freehold.latency.p99_9),
+        floor.as_ref().map(|floor| milliseconds(floor.latency.p50)).unwrap_or_default(),
+        floor.as_ref().map(|floor| milliseconds(floor.latency.p99)).unwrap_or_default(),
         format!("{:.0}", freehold.cpu.service),
         format!("{:.0}", freehold.cpu.server),
         format!("{:.0}", freehold.cpu.client),
@@ -74,14 +78,28 @@ fn load_row(name: &str, report: &Report) -> Vec<String> {
 fn figures(found: &Found) -> Vec<(&'static str, String)> {
     let seconds = |seconds: f64| format!("{seconds:.2} s");
     let rate = |rate: f64| format!("{rate:.0}/s");
+    let percent = |share: f64| format!("{:.0} %", share * 100.0);
     match found {
         Found::Load(_) => Vec::new(),
         Found::Failover(report) => vec![
             ("first command applied", quantiles(&report.first_ms)),
             ("all its groups served", quantiles(&report.all_ms)),
         ],
+        Found::Beside(found) => vec![
+            ("reads alone", rate(found.alone_per_second)),
+            ("reads beside commands", rate(found.beside_per_second)),
+            ("kept", percent(found.kept)),
+            ("commands", rate(found.commands_per_second)),
+            ("of all cores, commands alone", percent(found.commands_share)),
+        ],
+        Found::Listing(found) => vec![
+            ("records", rate(found.per_second)),
+            ("a page of 1,000", quantiles(&found.page_ms)),
+            ("MB resident before", megabytes(found.memory_before_bytes)),
+            ("MB resident at most", megabytes(found.memory_most_bytes)),
+        ],
         Found::Lag(lag) => vec![
-            ("commands meanwhile", rate(lag.per_second)),
+            ("meanwhile", rate(lag.per_second)),
             ("readable behind the answer", quantiles(&lag.behind_answer_ms)),
             ("readable after sending", quantiles(&lag.from_sending_ms)),
         ],
