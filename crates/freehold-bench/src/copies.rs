@@ -7,27 +7,32 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use freehold_jetstream::{Client, SendOptions};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::load::{Load, Loop, record_of};
+use crate::load::{Load, Loop, WARM_UP_SHARE, record_of};
 use crate::place::{KIND, OTHER_SITE, Place, Plan, READY_WITH_ALL, SITE};
 use crate::report::Milliseconds;
-use crate::seed::Seed;
+use crate::seed::{Seed, record_id};
 use crate::{Asked, GROUPS, Profile, RECORD_BYTES, applied, measure, seed, wait_applied};
 
 /// How often the lag is sampled.
 const SAMPLE: Duration = Duration::from_millis(10);
+/// Of so many updates one is a sample.
+const UPDATES_A_SAMPLE: u64 = 50;
+/// Updates that wait for their acknowledgements, or until they can be read.
+const MAX_UPDATES_UNDER_WAY: usize = 4_096;
 /// Clients that work while somebody joins.
 const CLIENTS: usize = 16;
 
-/// What goes on while the lag is measured.
+/// What the lag is measured of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Meanwhile {
-    /// Commands are sent.
+pub enum LagOf {
+    /// Commands, while others are sent.
     Commands,
-    /// Updates of other records are put into the log as their owner would log them: what commands cost is left out.
+    /// Updates, put into the log as their owner would log them: what commands cost is left out.
     Updates,
 }
 
@@ -36,9 +41,9 @@ pub enum Meanwhile {
 pub struct LagOptions {
     /// The `freehold` program.
     pub program: PathBuf,
-    /// What goes on meanwhile.
-    pub meanwhile: Meanwhile,
-    /// How often each second.
+    /// Of what.
+    pub of: LagOf,
+    /// How many go on each second.
     pub rate: f64,
     /// How long it is measured.
     pub time: Duration,
@@ -49,9 +54,10 @@ pub struct LagOptions {
 pub struct Lag {
     /// Commands that were answered, or updates that were logged, each second meanwhile.
     pub per_second: f64,
-    /// From the answer at the owner's site until the record can be read at the other one; 0 where it could be read there first.
+    /// From the answer at the owner's site, or the acknowledgement of its log, until the record can be read at the other one; 0 where it could be
+    /// read there first.
     pub behind_answer_ms: Milliseconds,
-    /// From sending the command at the owner's site until the record can be read at the other one.
+    /// From sending the command, or the update, at the owner's site until the record can be read at the other one.
     pub from_sending_ms: Milliseconds,
 }
 
@@ -89,34 +95,68 @@ fn plan(program: PathBuf, cuttable: bool) -> Plan {
 
 /// Measures how long updates take from site to site, while a rate of others goes on.
 pub async fn lag(options: &LagOptions, mut progress: impl FnMut(&str)) -> Result<Lag> {
-    const RECORDS: u64 = 10_000;
-    let LagOptions { program, meanwhile, rate, time } = options;
     progress("two sites");
-    let mut place = Place::start(plan(program.clone(), false)).await?;
+    let mut place = Place::start(plan(options.program.clone(), false)).await?;
     place.serve(1).await?;
-    let load = Arc::new(Load::new(&place, &Asked::usual(Loop::Open { rate: *rate }, RECORDS)).await?);
-    load.fill().await?;
-    let (here, there) = (place.client(SITE).await?, place.client(OTHER_SITE).await?);
-    let seed = Seed::new(&place, &here, &record_of(RECORD_BYTES)).await?;
-    progress(&format!("updates at {rate}/s"));
-    let stop = Arc::new(AtomicBool::new(false));
-    let sampling = tokio::spawn(sample(here, there, Arc::clone(&stop)));
-    let per_second = match meanwhile {
-        Meanwhile::Commands => {
-            let turn = measure(&place, &load, *time).await?;
-            turn.measured.requests as f64 / turn.measured.took.as_secs_f64()
-        }
-        Meanwhile::Updates => seed.make_at(*rate, RECORDS, *time).await?,
+    progress(&format!("updates at {}/s", options.rate));
+    let (per_second, samples) = match options.of {
+        LagOf::Commands => lag_of_commands(&place, options).await?,
+        LagOf::Updates => lag_of_updates(&place, options).await?,
     };
-    stop.store(true, Ordering::Relaxed);
-    let samples = sampling.await??;
     place.stop().await?;
     let (behind, from): (Vec<_>, Vec<_>) = samples.into_iter().unzip();
-    Ok(Lag { per_second, behind_answer_ms: Milliseconds::of(behind)?, from_sending_ms: Milliseconds::of(from)? })
+    let (behind_answer_ms, from_sending_ms) = (Milliseconds::of(behind)?, Milliseconds::of(from)?);
+    Ok(Lag { per_second, behind_answer_ms, from_sending_ms })
+}
+
+/// How long a record took to the other site: behind the answer, and from sending.
+type Sample = (Duration, Duration);
+
+async fn lag_of_commands(place: &Place, options: &LagOptions) -> Result<(f64, Vec<Sample>)> {
+    const RECORDS: u64 = 10_000;
+    let load = Load::new(place, &Asked::usual(Loop::Open { rate: options.rate }, RECORDS)).await?;
+    load.fill().await?;
+    let (here, there) = (place.client(SITE).await?, place.client(OTHER_SITE).await?);
+    let stop = Arc::new(AtomicBool::new(false));
+    let sampling = tokio::spawn(sample(here, there, Arc::clone(&stop)));
+    let turn = measure(place, &Arc::new(load), options.time).await?;
+    stop.store(true, Ordering::Relaxed);
+    Ok((turn.measured.requests as f64 / turn.measured.took.as_secs_f64(), sampling.await??))
+}
+
+/// No commands meanwhile: a group's digest must not tell of updates that its holder has not made.
+async fn lag_of_updates(place: &Place, options: &LagOptions) -> Result<(f64, Vec<Sample>)> {
+    let LagOptions { rate, time, .. } = *options;
+    let warm_up = time / WARM_UP_SHARE;
+    let (here, there) = (place.client(SITE).await?, place.client(OTHER_SITE).await?);
+    let seed = Seed::new(place, &here, &record_of(RECORD_BYTES)).await?;
+    let begun = Instant::now();
+    let update = async |number: u64| {
+        let due = Duration::from_secs_f64(number as f64 / rate);
+        tokio::time::sleep_until(begun + due).await;
+        if begun.elapsed() >= warm_up + time {
+            return Ok(None);
+        }
+        let sent = Instant::now();
+        let write = async {
+            seed.put(number).await?;
+            anyhow::Ok(sent.elapsed())
+        };
+        if due < warm_up || !number.is_multiple_of(UPDATES_A_SAMPLE) {
+            return write.await.map(|_| Some(None));
+        }
+        let read = readable(&there, record_id(number), sent);
+        let (logged, readable) = tokio::try_join!(write, read)?;
+        anyhow::Ok(Some(Some((readable.saturating_sub(logged), readable))))
+    };
+    let updates = stream::iter(0..).map(update).buffered(MAX_UPDATES_UNDER_WAY);
+    let updates: Vec<_> = updates.try_take_while(|made| std::future::ready(Ok(made.is_some()))).try_collect().await?;
+    let per_second = updates.len() as f64 / begun.elapsed().as_secs_f64();
+    Ok((per_second, updates.into_iter().flatten().flatten().collect()))
 }
 
 /// Makes records at one site, and reads each at the other as soon as it is there.
-async fn sample(here: Client, there: Client, stop: Arc<AtomicBool>) -> Result<Vec<(Duration, Duration)>> {
+async fn sample(here: Client, there: Client, stop: Arc<AtomicBool>) -> Result<Vec<Sample>> {
     let record = record_of(RECORD_BYTES);
     let mut samples = JoinSet::new();
     let mut interval = tokio::time::interval(SAMPLE);
@@ -134,15 +174,17 @@ async fn sample(here: Client, there: Client, stop: Arc<AtomicBool>) -> Result<Ve
                 ask(&here, "create", body).await?;
                 anyhow::Ok(sent.elapsed())
             };
-            let read = async {
-                ask(&there, "get", format!(r#"{{"id":"{id}","min_version":1}}"#)).await?;
-                anyhow::Ok(sent.elapsed())
-            };
-            let (answered, readable) = tokio::try_join!(write, read)?;
+            let (answered, readable) = tokio::try_join!(write, readable(&there, id, sent))?;
             anyhow::Ok((readable.saturating_sub(answered), readable))
         });
     }
     samples.join_all().await.into_iter().collect()
+}
+
+/// Returns when a record can be read: how long after it was sent.
+async fn readable(there: &Client, id: String, sent: Instant) -> Result<Duration> {
+    ask(there, "get", format!(r#"{{"id":"{id}","min_version":1}}"#)).await?;
+    Ok(sent.elapsed())
 }
 
 /// Cuts a site off, makes records elsewhere, heals, and measures until the site has them.

@@ -29,7 +29,7 @@ use anyhow::{Context as _, Result};
 use freehold_jetstream::Client;
 use freehold_sandbox::wait_until;
 
-pub use copies::{CatchUp, Join, Lag, LagOptions, Meanwhile, catch_up, join, lag};
+pub use copies::{CatchUp, Join, Lag, LagOf, LagOptions, catch_up, join, lag};
 pub use failover::{Failover, FailoverOptions, FailoverReport, failover};
 pub use floor::{FloorOptions, Sizes, serve_floor};
 pub use load::{Loop, Workload};

@@ -31,7 +31,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Who keeps working gives a request up after this long: who took it may be gone.
 const IMPATIENCE: Duration = Duration::from_millis(500);
 /// Before it is measured, a load runs for this part of its time.
-const WARM_UP_SHARE: u32 = 4;
+pub(crate) const WARM_UP_SHARE: u32 = 4;
 /// The exponent of the zipfian workload: the hottest of 10,000 records gets a tenth of the commands.
 const ZIPF_EXPONENT: f64 = 0.99;
 /// Commands in a hundred requests of [`Workload::Reads`].

@@ -1,9 +1,7 @@
 //! Records that are there before anything is measured, put into the log as their owner would log them.
 //!
 //! What each was made by is not told: those who sent it were answered long ago. A service that runs reads them like all updates; nobody
-//! may send commands for them meanwhile, since no claim fences them.
-
-use std::time::Duration;
+//! may send commands meanwhile, since no claim fences them, and a holder's digest would tell of what it has not made.
 
 use anyhow::Result;
 use async_nats::jetstream;
@@ -14,7 +12,6 @@ use freehold_core::{
 };
 use freehold_jetstream::{Client, read_records_log_facts};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::time::Instant;
 
 use crate::place::{KIND, Place, SITE};
 
@@ -63,20 +60,8 @@ impl Seed {
         Ok(last)
     }
 
-    /// Makes records from a number on at a rate for a time; gives how many were logged each second.
-    pub(crate) async fn make_at(&self, rate: f64, first: u64, time: Duration) -> Result<f64> {
-        let begun = Instant::now();
-        let end = begun + time;
-        let due = stream::iter(first..).map(|number| async move {
-            tokio::time::sleep_until(begun + Duration::from_secs_f64((number - first) as f64 / rate)).await;
-            if Instant::now() < end { self.put(number).await.map(Some) } else { Ok(None) }
-        });
-        let logged = due.buffered(IN_FLIGHT).try_take_while(|made| std::future::ready(Ok(made.is_some())));
-        let count = logged.try_fold(0_u64, |count, _| std::future::ready(Ok(count + 1))).await?;
-        Ok(count as f64 / begun.elapsed().as_secs_f64())
-    }
-
-    async fn put(&self, number: u64) -> Result<u64> {
+    /// Makes one record; gives its place in the log.
+    pub(crate) async fn put(&self, number: u64) -> Result<u64> {
         let id: RecordId = record_id(number).parse()?;
         let topic = RecordsTopic::Update(id.token());
         let (site, kind, group) = (self.site.clone(), self.kind.clone(), self.groups.group_of(&id));

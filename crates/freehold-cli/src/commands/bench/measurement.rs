@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use freehold_bench::{
-    Asked, Beside, BesideOptions, CatchUp, Failover, FailoverOptions, FailoverReport, Idle, Join, Lag, LagOptions,
-    Listing, Loop, Meanwhile, Options, Profile, Report, Workload,
+    Asked, Beside, BesideOptions, CatchUp, Failover, FailoverOptions, FailoverReport, Idle, Join, Lag, LagOf,
+    LagOptions, Listing, Loop, Options, Profile, Report, Workload,
 };
 
 /// How long a service is watched doing nothing.
@@ -30,7 +30,7 @@ pub(crate) enum Measurement {
     /// Of so many records.
     Listing(u64),
     /// While so many others go on each second.
-    Lag(Meanwhile, u32),
+    Lag(LagOf, u32),
     /// After so many missed updates.
     CatchUp(u64),
     /// With so many records.
@@ -97,8 +97,8 @@ impl Measurement {
             }
             Self::Beside(rate) => format!("reads beside {rate} commands/s"),
             Self::Listing(records) => format!("listing {records} records"),
-            Self::Lag(Meanwhile::Commands, rate) => format!("update to another site at {rate} commands/s"),
-            Self::Lag(Meanwhile::Updates, rate) => format!("update to another site at {rate} updates/s"),
+            Self::Lag(LagOf::Commands, rate) => format!("update to another site at {rate} commands/s"),
+            Self::Lag(LagOf::Updates, rate) => format!("update to another site at {rate} updates/s"),
             Self::CatchUp(missed) => format!("{missed} updates missed"),
             Self::Join(records) => format!("joining with {records} records"),
             Self::Idle(groups) => format!("no requests, {groups} groups"),
@@ -122,9 +122,9 @@ impl Measurement {
                 Found::Beside(freehold_bench::reads_beside(&options, progress).await?)
             }
             Self::Listing(records) => Found::Listing(freehold_bench::listing(program, *records, progress).await?),
-            Self::Lag(meanwhile, rate) => {
-                let (meanwhile, rate) = (*meanwhile, f64::from(*rate));
-                let options = LagOptions { program, meanwhile, rate, time: options.time };
+            Self::Lag(of, rate) => {
+                let (of, rate) = (*of, f64::from(*rate));
+                let options = LagOptions { program, of, rate, time: options.time };
                 Found::Lag(freehold_bench::lag(&options, progress).await?)
             }
             Self::CatchUp(missed) => Found::CatchUp(freehold_bench::catch_up(program, *missed, progress).await?),

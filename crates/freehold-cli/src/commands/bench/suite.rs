@@ -1,6 +1,6 @@
 //! What is measured together.
 
-use freehold_bench::{Asked, Failover, Figures, Loop, Meanwhile, Profile, Series, Workload};
+use freehold_bench::{Asked, Failover, Figures, LagOf, Loop, Profile, Series, Workload};
 
 use super::measurement::{Found, Measurement};
 use crate::arguments::BenchArguments;
@@ -73,8 +73,8 @@ impl Suite {
                 .map(|(failover, part)| Measurement::Failover(failover, arguments.failovers.div_ceil(part)))
                 .to_vec(),
             Self::Copies => {
-                let commands = LAG_COMMANDS.map(|rate| Measurement::Lag(Meanwhile::Commands, rate));
-                let updates = LAG_UPDATES.map(|rate| Measurement::Lag(Meanwhile::Updates, rate));
+                let commands = LAG_COMMANDS.map(|rate| Measurement::Lag(LagOf::Commands, rate));
+                let updates = LAG_UPDATES.map(|rate| Measurement::Lag(LagOf::Updates, rate));
                 let records = JOIN_RECORDS.min(arguments.most_records);
                 let others = [Measurement::CatchUp(MISSED.min(records)), Measurement::Join(records)];
                 commands.into_iter().chain(updates).chain(others).collect()
