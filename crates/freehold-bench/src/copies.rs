@@ -16,10 +16,12 @@ use crate::load::{Load, Loop, WARM_UP_SHARE, record_of};
 use crate::place::{KIND, OTHER_SITE, Place, Plan, READY_WITH_ALL, SITE};
 use crate::report::Milliseconds;
 use crate::seed::{Seed, record_id};
-use crate::{Asked, GROUPS, Profile, RECORD_BYTES, applied, measure, seed, wait_applied};
+use crate::{Asked, GROUPS, Profile, RECORD_BYTES, applied, seed, wait_applied};
 
 /// How often the lag is sampled.
 const SAMPLE: Duration = Duration::from_millis(10);
+/// A copy that is further behind fails the run.
+const LONGEST_LAG: Duration = Duration::from_secs(10);
 /// Of so many updates one is a sample.
 const UPDATES_A_SAMPLE: u64 = 50;
 /// Updates that wait for their acknowledgements, or until they can be read.
@@ -118,10 +120,10 @@ async fn lag_of_commands(place: &Place, options: &LagOptions) -> Result<(f64, Ve
     load.fill().await?;
     let (here, there) = (place.client(SITE).await?, place.client(OTHER_SITE).await?);
     let stop = Arc::new(AtomicBool::new(false));
-    let sampling = tokio::spawn(sample(here, there, Arc::clone(&stop)));
-    let turn = measure(place, &Arc::new(load), options.time).await?;
+    let begin = async || Ok(tokio::spawn(sample(here, there, Arc::clone(&stop))));
+    let (measured, sampling) = Arc::new(load).run(options.time, begin).await?;
     stop.store(true, Ordering::Relaxed);
-    Ok((turn.measured.requests as f64 / turn.measured.took.as_secs_f64(), sampling.await??))
+    Ok((measured.requests as f64 / measured.took.as_secs_f64(), sampling.await??))
 }
 
 /// No commands meanwhile: a group's digest must not tell of updates that its holder has not made.
@@ -133,26 +135,23 @@ async fn lag_of_updates(place: &Place, options: &LagOptions) -> Result<(f64, Vec
     let begun = Instant::now();
     let update = async |number: u64| {
         let due = Duration::from_secs_f64(number as f64 / rate);
-        tokio::time::sleep_until(begun + due).await;
-        if begun.elapsed() >= warm_up + time {
-            return Ok(None);
-        }
-        let sent = Instant::now();
+        let sent = begun + due;
+        tokio::time::sleep_until(sent).await;
         let write = async {
             seed.put(number).await?;
             anyhow::Ok(sent.elapsed())
         };
         if due < warm_up || !number.is_multiple_of(UPDATES_A_SAMPLE) {
-            return write.await.map(|_| Some(None));
+            return write.await.map(|_| None);
         }
-        let read = readable(&there, record_id(number), sent);
-        let (logged, readable) = tokio::try_join!(write, read)?;
-        anyhow::Ok(Some(Some((readable.saturating_sub(logged), readable))))
+        let (logged, readable) = tokio::try_join!(write, readable(&there, record_id(number), sent))?;
+        anyhow::Ok(Some((readable.saturating_sub(logged), readable)))
     };
-    let updates = stream::iter(0..).map(update).buffered(MAX_UPDATES_UNDER_WAY);
-    let updates: Vec<_> = updates.try_take_while(|made| std::future::ready(Ok(made.is_some()))).try_collect().await?;
+    let count = (rate * (warm_up + time).as_secs_f64()) as u64;
+    let updates = stream::iter(0..count).map(update).buffer_unordered(MAX_UPDATES_UNDER_WAY);
+    let updates: Vec<_> = updates.try_collect().await?;
     let per_second = updates.len() as f64 / begun.elapsed().as_secs_f64();
-    Ok((per_second, updates.into_iter().flatten().flatten().collect()))
+    Ok((per_second, updates.into_iter().flatten().collect()))
 }
 
 /// Makes records at one site, and reads each at the other as soon as it is there.
@@ -183,7 +182,9 @@ async fn sample(here: Client, there: Client, stop: Arc<AtomicBool>) -> Result<Ve
 
 /// Returns when a record can be read: how long after it was sent.
 async fn readable(there: &Client, id: String, sent: Instant) -> Result<Duration> {
-    ask(there, "get", format!(r#"{{"id":"{id}","min_version":1}}"#)).await?;
+    let body = serde_json::json!({ "id": id, "min_version": 1, "timeout_ms": LONGEST_LAG.as_millis() as u64 });
+    let options = SendOptions { timeout: 2 * LONGEST_LAG, ..SendOptions::default() };
+    ask_with(there, "get", body.to_string(), &options).await?;
     Ok(sent.elapsed())
 }
 
@@ -237,7 +238,10 @@ pub async fn join(program: PathBuf, records: u64, mut progress: impl FnMut(&str)
 }
 
 async fn ask(client: &Client, endpoint: &str, body: String) -> Result<()> {
-    let options = SendOptions::default();
-    let answer = client.request_to(format!("freehold.{KIND}.{endpoint}"), body.into(), &options).await?;
+    ask_with(client, endpoint, body, &SendOptions::default()).await
+}
+
+async fn ask_with(client: &Client, endpoint: &str, body: String, options: &SendOptions) -> Result<()> {
+    let answer = client.request_to(format!("freehold.{KIND}.{endpoint}"), body.into(), options).await?;
     answer.result.map(|_| ()).map_err(|refusal| anyhow::anyhow!("{refusal:?}")).context(endpoint.to_owned())
 }

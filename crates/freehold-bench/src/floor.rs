@@ -35,8 +35,13 @@ const EXPECTS: [&str; 2] = ["Nats-Expected-Last-Subject-Sequence", "Nats-Expecte
 /// The headers of a reply; one to a command names its id before them.
 const REPLY_HEADERS: [(&str, &str); 2] = [("Freehold-Version", "1"), ("Freehold-Owner", SITE)];
 const COMMAND_ID_HEADER: &str = "Freehold-Command-Id";
-/// What the id of a command takes in its message.
-const MESSAGE_ID_BYTES: usize = "Nats-Msg-Id: \r\n".len() + 32;
+/// What a stored message takes beside its subject, its headers and its payload: lengths, place, time and checksum.
+const STORED_FRAME_BYTES: usize = 34;
+/// Bytes around the headers of a message, and around each of them.
+const HEADERS_FRAME_BYTES: usize = "NATS/1.0\r\n\r\n".len();
+const HEADER_FRAME_BYTES: usize = ": \r\n".len();
+/// As Freehold's default.
+const CACHE_BYTES: usize = 56 << 20;
 const TABLE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("rows");
 /// Bytes of the rows beside a record's own: its outcome and the message that brought it.
 const OUTCOME_BYTES: usize = 200;
@@ -55,14 +60,14 @@ pub struct FloorOptions {
     pub sizes: Sizes,
 }
 
-/// Sizes of payloads, in bytes.
+/// Sizes in bytes.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Sizes {
-    /// A message of the command stream.
+    /// What a message of the command stream takes there.
     pub command: usize,
-    /// A message of the records stream.
+    /// What a message of the records stream takes there.
     pub update: usize,
-    /// A reply.
+    /// The payload of a reply.
     pub reply: usize,
 }
 
@@ -127,10 +132,10 @@ async fn take(
         }
         number += 1;
         replies.lock().unwrap_or_else(PoisonError::into_inner).insert(number, reply);
-        let payload = numbered(number, sizes.command.saturating_sub(MESSAGE_ID_BYTES));
-        let publish = PublishMessage::build().payload(payload).message_id(format!("{number:032x}"));
-        let context = context.clone();
         let subject = format!("floor.cmd.{}", number % GROUPS);
+        let headers = [("Nats-Msg-Id", format!("{number:032x}"))];
+        let publish = stored(number, sizes.command, &subject, &headers);
+        let context = context.clone();
         tokio::spawn(async move {
             // Whoever waits for a reply hears of a failure by its silence.
             if let Ok(sent) = context.send_publish(subject, publish).await {
@@ -158,9 +163,8 @@ async fn hand_on(
 ) {
     while let Some(Ok(command)) = commands.next().await {
         let number = number_of(&command.payload);
-        let publish = PublishMessage::build().payload(numbered(number, sizes.update));
-        let publish = headers.iter().fold(publish, |publish, (name, value)| publish.header(*name, value.as_str()));
         let subject = format!("floor.rec.update.{group}.{}", number % 10_000);
+        let publish = stored(number, sizes.update, &subject, &headers);
         if let Ok(sent) = context.send_publish(subject, publish).await {
             tokio::spawn(async move {
                 let _ = sent.await;
@@ -188,7 +192,7 @@ struct Store {
 impl Store {
     fn open(options: &FloorOptions) -> Result<Self> {
         std::fs::create_dir_all(&options.data_dir)?;
-        let database = Database::builder().set_cache_size(64 << 20).create(options.data_dir.join("floor.redb"))?;
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create(options.data_dir.join("floor.redb"))?;
         let transaction = database.begin_write()?;
         transaction.open_table(TABLE)?;
         transaction.commit()?;
@@ -260,11 +264,15 @@ async fn open_consumer(
     Ok(context.create_consumer_on_stream(config, stream).await?.messages().await?)
 }
 
-/// A payload of a size that begins with a number.
-fn numbered(number: u64, size: usize) -> Bytes {
-    let mut payload = vec![b'x'; size.max(8)];
+/// A message that takes so many bytes where it is stored; its payload begins with a number.
+fn stored(number: u64, bytes: usize, subject: &str, headers: &[(&str, String)]) -> PublishMessage {
+    let header_bytes = |(name, value): &(&str, String)| name.len() + value.len() + HEADER_FRAME_BYTES;
+    let beside =
+        STORED_FRAME_BYTES + subject.len() + HEADERS_FRAME_BYTES + headers.iter().map(header_bytes).sum::<usize>();
+    let mut payload = vec![b'x'; bytes.saturating_sub(beside).max(8)];
     payload[..8].copy_from_slice(&number.to_be_bytes());
-    payload.into()
+    let publish = PublishMessage::build().payload(payload.into());
+    headers.iter().fold(publish, |publish, (name, value)| publish.header(*name, value.as_str()))
 }
 
 fn number_of(payload: &[u8]) -> u64 {

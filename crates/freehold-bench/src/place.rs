@@ -25,8 +25,6 @@ pub(crate) const KIND: &str = "bench";
 const READY: Duration = Duration::from_secs(30);
 /// How long one may take that has to read a whole log first.
 pub(crate) const READY_WITH_ALL: Duration = Duration::from_secs(1_200);
-/// Subject, headers and the server's own, of a stored message.
-const STORED_OVERHEAD_BYTES: usize = 120;
 
 /// What a place consists of.
 #[derive(Debug, Clone)]
@@ -165,8 +163,7 @@ impl Place {
             let mut stream = context.get_stream(stream).await?;
             let state = stream.info().await?.state.clone();
             let bytes = state.bytes.checked_div(state.messages).unwrap_or_default();
-            // What the server adds to each message: its subject and headers are sent by the floor, too.
-            sizes.push(usize::try_from(bytes)?.saturating_sub(STORED_OVERHEAD_BYTES));
+            sizes.push(usize::try_from(bytes)?);
         }
         Ok(Sizes { command: sizes[0], update: sizes[1], reply: usize::try_from(reply)? })
     }

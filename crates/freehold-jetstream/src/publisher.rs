@@ -115,7 +115,7 @@ impl std::fmt::Debug for Publisher {
 
 impl Publisher {
     pub(crate) fn new(client: async_nats::Client, jetstream: jetstream::Context) -> Self {
-        let (under_way, choice) = (AtomicUsize::new(0), Mutex::new(Choice::new(Instant::now())));
+        let (under_way, choice) = (AtomicUsize::new(0), Mutex::new(Choice::new()));
         Self { shared: Arc::new(Shared { client, jetstream, under_way, choice, gathered: OnceLock::new() }) }
     }
 
@@ -124,15 +124,14 @@ impl Publisher {
         let count = messages.len();
         let under_way = UnderWay::begin(&self.shared.under_way, count);
         let backlog = under_way.backlog;
-        let way = lock(&self.shared.choice).way();
         let bytes: usize = messages.iter().map(|message| message.bytes).sum();
-        let answers = if way == Way::Gathered && bytes <= MAX_GATHERED_BYTES {
-            self.gather(messages, false).await
-        } else {
-            self.shared.publish_each(messages).await
+        let way = if bytes > MAX_GATHERED_BYTES { Way::Alone } else { lock(&self.shared.choice).way() };
+        let answers = match way {
+            Way::Gathered => self.gather(messages, false).await,
+            Way::Alone => self.shared.publish_each(messages).await,
         };
         drop(under_way);
-        lock(&self.shared.choice).acknowledged(count, backlog, Instant::now());
+        lock(&self.shared.choice).acknowledged(way, count, backlog, Instant::now());
         answers
     }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use freehold_core::{InstanceName, Retention, SiteName};
 use freehold_jetstream::ConnectOptions;
+use freehold_store::DEFAULT_CACHE_BYTES;
 
 use crate::wait_mode::WaitMode;
 
@@ -197,7 +198,7 @@ fn default_data_dir() -> PathBuf {
 }
 
 fn default_cache_bytes() -> usize {
-    64 << 20
+    DEFAULT_CACHE_BYTES
 }
 
 fn default_true() -> bool {

@@ -457,6 +457,7 @@ async fn serve(mut micro: Micro, handler: Arc<RequestHandler>, max_requests: usi
             }
         };
         let Some(requests) = requests else { break };
+        let arrived = Instant::now();
         while answering.try_join_next().is_some() {}
         let mut reads = Vec::new();
         for request in requests {
@@ -472,17 +473,13 @@ async fn serve(mut micro: Micro, handler: Arc<RequestHandler>, max_requests: usi
             }
             let handler = Arc::clone(&handler);
             answering.spawn(async move {
-                handler.handle(request).await;
+                handler.handle(request, arrived).await;
                 drop(permit);
             });
         }
         if !reads.is_empty() {
             let handler = Arc::clone(&handler);
-            answering.spawn(async move {
-                let (reads, permits): (Vec<_>, Vec<_>) = reads.into_iter().unzip();
-                handler.handle_reads(reads).await;
-                drop(permits);
-            });
+            answering.spawn(async move { handler.handle_reads(reads, arrived).await });
         }
     }
     while draining && answering.join_next().await.is_some() {}

@@ -12,6 +12,7 @@ use futures::future::join_all;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use freehold_core::{
@@ -116,8 +117,7 @@ impl From<Answer> for Reply {
 
 impl RequestHandler {
     /// Answers one request.
-    pub(crate) async fn handle(&self, request: Request) {
-        let arrived = Instant::now();
+    pub(crate) async fn handle(&self, request: Request, arrived: Instant) {
         let answer = self.answer(&request).await;
         self.respond(request, answer, arrived).await;
     }
@@ -128,9 +128,9 @@ impl RequestHandler {
         !by_operator && endpoint == read_requests::GET
     }
 
-    /// Answers reads of records that have arrived together, all from one look at the copy, but for those that wait for a version.
-    pub(crate) async fn handle_reads(&self, requests: Vec<Request>) {
-        let arrived = Instant::now();
+    /// Answers reads of records that have arrived together, all from one look at the copy, but for those that wait for a version. Each has a
+    /// permit, which goes with its answer.
+    pub(crate) async fn handle_reads(&self, requests: Vec<(Request, OwnedSemaphorePermit)>, arrived: Instant) {
         let look = Look::take(self);
         let answer = |request: &Request| match &look {
             Ok(look) => match self.definition(Address::of(request).kind) {
@@ -139,17 +139,21 @@ impl RequestHandler {
             },
             Err(refusal) => Some(refusal.clone().into()),
         };
-        let answers: Vec<_> = requests.iter().map(answer).collect();
+        let answers: Vec<_> = requests.iter().map(|(request, _)| answer(request)).collect();
         // Answers can wait for the connection: the copy could not reuse what is looked at.
         drop(look);
         let mut waiting = Vec::new();
-        for (request, answer) in requests.into_iter().zip(answers) {
+        for ((request, permit), answer) in requests.into_iter().zip(answers) {
             match answer {
                 Some(answer) => self.respond(request, answer, arrived).await,
-                None => waiting.push(request),
+                None => waiting.push((request, permit)),
             }
         }
-        join_all(waiting.into_iter().map(|request| self.handle(request))).await;
+        let wait = |(request, permit)| async move {
+            self.handle(request, arrived).await;
+            drop(permit);
+        };
+        join_all(waiting.into_iter().map(wait)).await;
     }
 
     async fn respond(&self, request: Request, answer: Answer, arrived: Instant) {

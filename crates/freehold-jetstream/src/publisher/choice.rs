@@ -42,7 +42,8 @@ pub(super) struct Choice {
     /// Periods until the other way is tried.
     left: u32,
     patience: u32,
-    period: Period,
+    /// Nothing until the way in use has shown what it does: its first acknowledgements come behind those of the other.
+    period: Option<Period>,
 }
 
 /// What was acknowledged since a time, and how much of it had company.
@@ -68,29 +69,43 @@ impl Period {
 }
 
 impl Choice {
-    pub(super) fn new(now: Instant) -> Self {
-        let period = Period::begin(now);
-        Self { way: Way::Alone, trial_against: None, left: FIRST_PATIENCE, patience: FIRST_PATIENCE, period }
+    pub(super) fn new() -> Self {
+        Self { way: Way::Alone, trial_against: None, left: FIRST_PATIENCE, patience: FIRST_PATIENCE, period: None }
     }
 
     pub(super) fn way(&self) -> Way {
         self.way
     }
 
-    /// Notes that messages were acknowledged; `backlog` were under way with them when they were sent.
-    pub(super) fn acknowledged(&mut self, messages: usize, backlog: usize, now: Instant) {
-        self.period.messages += messages;
-        self.period.in_backlog += if backlog < MIN_BACKLOG { 0 } else { messages };
-        self.period.under_way += messages * backlog;
-        let took = now.saturating_duration_since(self.period.begun);
+    #[cfg(test)]
+    pub(super) fn is_trial(&self) -> bool {
+        self.trial_against.is_some()
+    }
+
+    /// Notes that messages were acknowledged, and which way they went; `backlog` were under way with them when they were sent.
+    pub(super) fn acknowledged(&mut self, way: Way, messages: usize, backlog: usize, now: Instant) {
+        if way != self.way {
+            return;
+        }
+        let period = self.period.get_or_insert_with(|| Period::begin(now));
+        let took = now.saturating_duration_since(period.begun);
+        // What was acknowledged when the period began is not of it.
+        if took > Duration::ZERO {
+            period.messages += messages;
+            period.in_backlog += if backlog < MIN_BACKLOG { 0 } else { messages };
+            period.under_way += messages * backlog;
+        }
         if took < PERIOD {
             return;
         }
-        let period = std::mem::replace(&mut self.period, Period::begin(now));
+        let period = std::mem::replace(period, Period::begin(now));
         // A period in which nothing was sent for long says nothing about the log.
         if 2 * period.in_backlog > period.messages && took < 2 * PERIOD {
             let may_gain = self.way == Way::Gathered || period.wait(took) >= MIN_WAIT;
             self.judge(period.messages as f64 / took.as_secs_f64(), may_gain);
+        } else if self.trial_against.take().is_some() {
+            // Nor is it a trial: there is one again when there is a backlog.
+            self.turn();
         }
     }
 
@@ -102,7 +117,7 @@ impl Choice {
                 self.left = FIRST_PATIENCE;
             }
             Some(_) => {
-                self.way = self.way.other();
+                self.turn();
                 self.patience = (4 * self.patience).min(MOST_PATIENCE);
                 self.left = self.patience;
             }
@@ -110,9 +125,14 @@ impl Choice {
             None if !may_gain => {}
             None => {
                 self.trial_against = Some(rate);
-                self.way = self.way.other();
+                self.turn();
             }
         }
+    }
+
+    fn turn(&mut self) {
+        self.way = self.way.other();
+        self.period = None;
     }
 
     /// Whether the way in use is the better one, by its rate and the other's.
@@ -126,68 +146,109 @@ impl Choice {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
 
-    /// Publishes at the rate that each way allows, and tells how many messages were acknowledged in each way.
-    fn publish(choice: &mut Choice, rates: impl Fn(Way) -> f64, backlog: usize, time: Duration) -> (usize, usize) {
-        let (mut alone, mut gathered) = (0, 0);
-        let mut now = choice.period.begun;
-        let end = now + time;
-        while now < end {
-            let way = choice.way();
-            now += Duration::from_secs_f64(10.0 / rates(way));
-            choice.acknowledged(10, backlog, now);
-            match way {
-                Way::Alone => alone += 10,
-                Way::Gathered => gathered += 10,
-            }
+    /// A log, and who publishes to it.
+    struct Load {
+        choice: Choice,
+        now: Instant,
+        /// Each ten messages.
+        under_way: VecDeque<Way>,
+    }
+
+    impl Load {
+        fn new() -> Self {
+            Self { choice: Choice::new(), now: Instant::now(), under_way: VecDeque::new() }
         }
-        (alone, gathered)
+
+        /// Publishes for a time, with so many under way, in the order in which they were sent, at the rate that each way allows. Tells how many
+        /// messages were acknowledged in each way.
+        fn publish(&mut self, rates: impl Fn(Way) -> f64, backlog: usize, seconds: f64) -> (usize, usize) {
+            let (mut alone, mut gathered) = (0, 0);
+            let end = self.now + Duration::from_secs_f64(seconds);
+            self.under_way.clear();
+            self.under_way.resize((backlog / 10).max(1), self.choice.way());
+            while self.now < end {
+                let way = self.under_way.pop_front().unwrap();
+                self.now += Duration::from_secs_f64(10.0 / rates(way));
+                self.choice.acknowledged(way, 10, backlog, self.now);
+                match way {
+                    Way::Alone => alone += 10,
+                    Way::Gathered => gathered += 10,
+                }
+                self.under_way.push_back(self.choice.way());
+            }
+            (alone, gathered)
+        }
+    }
+
+    fn rates(alone: f64, gathered: f64) -> impl Fn(Way) -> f64 {
+        move |way| if way == Way::Alone { alone } else { gathered }
     }
 
     #[test]
     fn the_faster_way_is_used_nearly_all_the_time() {
-        let mut choice = Choice::new(Instant::now());
-        let always = |way| if way == Way::Alone { 4_700.0 } else { 20_000.0 };
-        let (alone, gathered) = publish(&mut choice, always, 200, Duration::from_secs(100));
-        assert_eq!(choice.way(), Way::Gathered);
+        let mut always = Load::new();
+        let (alone, gathered) = always.publish(rates(4_700.0, 20_000.0), 200, 100.0);
+        assert_eq!(always.choice.way(), Way::Gathered);
         assert!(gathered > 50 * alone, "{alone} {gathered}");
 
-        let mut choice = Choice::new(Instant::now());
-        let lazy = |way| if way == Way::Alone { 10_000.0 } else { 7_000.0 };
-        let (alone, gathered) = publish(&mut choice, lazy, 200, Duration::from_secs(100));
-        assert_eq!(choice.way(), Way::Alone);
-        assert!(alone > 50 * gathered, "{alone} {gathered}");
+        let mut lazy = Load::new();
+        let (alone, gathered) = lazy.publish(rates(10_000.0, 7_000.0), 200, 100.0);
+        assert_eq!(lazy.choice.way(), Way::Alone);
+        assert!(gathered > 0 && alone > 50 * gathered, "{alone} {gathered}");
     }
 
     #[test]
     fn what_becomes_faster_is_found() {
-        let mut choice = Choice::new(Instant::now());
-        publish(&mut choice, |way| if way == Way::Alone { 20_000.0 } else { 5_000.0 }, 200, Duration::from_secs(100));
-        publish(&mut choice, |way| if way == Way::Alone { 2_000.0 } else { 8_000.0 }, 200, Duration::from_secs(100));
-        assert_eq!(choice.way(), Way::Gathered);
+        let mut load = Load::new();
+        load.publish(rates(10_000.0, 5_000.0), 200, 100.0);
+        load.publish(rates(2_000.0, 8_000.0), 200, 100.0);
+        assert_eq!(load.choice.way(), Way::Gathered);
+    }
+
+    #[test]
+    fn a_log_that_takes_longer_than_a_period_is_judged_by_what_went_each_way() {
+        let mut load = Load::new();
+        load.publish(rates(400.0, 4_000.0), 200, 10.0);
+        assert_eq!(load.choice.way(), Way::Gathered, "what waited was sent the other way");
+        load.publish(rates(400.0, 300.0), 200, 30.0);
+        assert_eq!(load.choice.way(), Way::Alone);
     }
 
     #[test]
     fn batches_that_gain_little_are_given_up() {
-        let mut choice = Choice::new(Instant::now());
-        publish(&mut choice, |way| if way == Way::Alone { 2_000.0 } else { 8_000.0 }, 200, Duration::from_secs(10));
-        assert_eq!(choice.way(), Way::Gathered);
-        publish(&mut choice, |way| if way == Way::Alone { 10_000.0 } else { 11_000.0 }, 200, Duration::from_secs(100));
-        assert_eq!(choice.way(), Way::Alone);
+        let mut load = Load::new();
+        load.publish(rates(2_000.0, 8_000.0), 200, 10.0);
+        assert_eq!(load.choice.way(), Way::Gathered);
+        load.publish(rates(10_000.0, 11_000.0), 200, 100.0);
+        assert_eq!(load.choice.way(), Way::Alone);
+    }
+
+    #[test]
+    fn a_trial_ends_with_the_backlog() {
+        let mut load = Load::new();
+        while !load.choice.is_trial() {
+            load.publish(rates(4_700.0, 20_000.0), 200, 0.1);
+        }
+        assert_eq!(load.choice.way(), Way::Gathered);
+        load.publish(rates(100.0, 100.0), 1, 2.0);
+        assert_eq!(load.choice.way(), Way::Alone);
     }
 
     #[test]
     fn nothing_is_tried_where_acknowledgements_come_soon() {
-        let mut choice = Choice::new(Instant::now());
-        let (_, gathered) = publish(&mut choice, |_| 20_000.0, 200, Duration::from_secs(100));
-        assert_eq!((choice.way(), gathered), (Way::Alone, 0));
+        let mut load = Load::new();
+        let (_, gathered) = load.publish(|_| 20_000.0, 200, 100.0);
+        assert_eq!((load.choice.way(), gathered), (Way::Alone, 0));
     }
 
     #[test]
     fn without_a_backlog_nothing_is_tried() {
-        let mut choice = Choice::new(Instant::now());
-        let (_, gathered) = publish(&mut choice, |_| 1_000.0, MIN_BACKLOG - 1, Duration::from_secs(100));
-        assert_eq!((choice.way(), gathered), (Way::Alone, 0));
+        let mut load = Load::new();
+        let (_, gathered) = load.publish(|_| 100.0, MIN_BACKLOG - 1, 100.0);
+        assert_eq!((load.choice.way(), gathered), (Way::Alone, 0));
     }
 }
