@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use async_nats::HeaderMap;
@@ -15,6 +16,7 @@ use async_nats::jetstream::consumer::{AckPolicy, push};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, stream};
 use bytes::Bytes;
+use freehold_sandbox::wait_until;
 use futures::StreamExt as _;
 use redb::{Database, TableDefinition};
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,8 @@ const RECORDS: &str = "FLOOR_RECORDS";
 const GROUPS: u64 = 64;
 /// Messages of a record that the stream keeps, as Freehold's default.
 const HISTORY: i64 = 64;
+/// How long a cluster may take to have a leader.
+const LEADER_PATIENCE: Duration = Duration::from_secs(30);
 /// Deliveries that are taken at once.
 const CHUNK_MESSAGES: usize = 2_048;
 /// The headers of an expectation.
@@ -86,7 +90,9 @@ pub async fn serve_floor(options: FloorOptions) -> Result<()> {
             num_replicas: options.replicas,
             ..stream::Config::default()
         };
-        context.create_stream(config).await?;
+        // A cluster that has just started may have no leader yet.
+        let is_there = || async { context.create_stream(config.clone()).await.is_ok() };
+        wait_until("the floor's streams are there", LEADER_PATIENCE, is_there).await?;
     }
     let replies = Replies::default();
     let mut claims = Vec::new();
@@ -256,7 +262,7 @@ async fn open_consumer(
         ack_policy: AckPolicy::None,
         filter_subject: filter.to_owned(),
         flow_control: true,
-        idle_heartbeat: std::time::Duration::from_secs(5),
+        idle_heartbeat: Duration::from_secs(5),
         num_replicas: 1,
         memory_storage: true,
         ..push::Config::default()
