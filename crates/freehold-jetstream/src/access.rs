@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use serde::Deserialize;
+use tokio::time::{Instant, timeout_at};
 
 use crate::connection::Connection;
 use crate::error::ApiError;
@@ -57,22 +59,39 @@ fn covers(pattern: &str, subject: &str) -> bool {
 }
 
 impl Connection {
-    /// Asks the server what this connection's user may do. It must be allowed to publish there.
+    /// Asks the server what this connection's user may do. It must be allowed to publish there. Servers beyond a link are asked, too, and
+    /// answer for the link's user: only the answer of the server that this connection has counts.
     pub async fn access(&self) -> Result<Access, ApiError> {
         #[derive(Deserialize)]
         struct Answer {
+            server: Server,
             data: Data,
+        }
+        #[derive(Deserialize)]
+        struct Server {
+            id: String,
         }
         #[derive(Deserialize)]
         struct Data {
             #[serde(default)]
             permissions: Option<Access>,
         }
-        let what = "asking who this user is";
-        let request = async_nats::Request::new().payload(Bytes::new()).timeout(Some(PATIENCE));
-        let answer = self.client.send_request(USER_INFO, request).await.map_err(|error| ApiError::new(what, error))?;
-        let answer: Answer = serde_json::from_slice(&answer.payload).map_err(|error| ApiError::new(what, error))?;
-        Ok(answer.data.permissions.unwrap_or_default())
+        fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ApiError {
+            ApiError::new("asking who this user is", error)
+        }
+        let inbox = self.client.new_inbox();
+        let mut answers = self.client.subscribe(inbox.clone()).await.map_err(failed)?;
+        self.client.publish_with_reply(USER_INFO, inbox, Bytes::new()).await.map_err(failed)?;
+        let own = self.client.server_info().server_id;
+        let deadline = Instant::now() + PATIENCE;
+        while let Some(answer) = timeout_at(deadline, answers.next()).await.map_err(failed)? {
+            // A status without a body says that nobody answers.
+            let answer: Answer = serde_json::from_slice(&answer.payload).map_err(failed)?;
+            if answer.server.id == own {
+                return Ok(answer.data.permissions.unwrap_or_default());
+            }
+        }
+        Err(failed("the connection is gone"))
     }
 }
 
