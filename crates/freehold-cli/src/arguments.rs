@@ -533,7 +533,7 @@ pub(crate) struct BenchArguments {
     /// Measurements that belong together, instead of one workload; repeat it for more.
     #[arg(long = "suite", value_enum, value_name = "SUITE", conflicts_with_all = ["workload", "in_flight", "rate", "profile", "instances"])]
     pub(crate) suites: Vec<Suite>,
-    /// All suites, one after the other: most of an hour, and some 15 GB of disk.
+    /// All suites, one after the other: some twenty minutes, and 15 GB of disk.
     #[arg(long, conflicts_with_all = ["suites", "workload", "in_flight", "rate", "profile", "instances"])]
     pub(crate) all: bool,
     /// The suites stop growing at so many records.
