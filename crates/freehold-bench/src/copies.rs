@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use freehold_jetstream::{Client, SendOptions};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::load::{Load, Loop, WARM_UP_SHARE, record_of};
-use crate::place::{KIND, OTHER_SITE, Place, Plan, READY_WITH_ALL, SITE};
+use crate::load::{Load, Loop, WARM_UP_SHARE, ask, record_of};
+use crate::place::{OTHER_SITE, Place, Plan, READY_WITH_ALL, SITE};
 use crate::report::Milliseconds;
 use crate::seed::{Seed, record_id};
-use crate::{Asked, GROUPS, Profile, RECORD_BYTES, applied, seed, wait_applied};
+use crate::{Asked, RECORD_BYTES, applied, seed, wait_applied};
 
 /// How often the lag is sampled.
 const SAMPLE: Duration = Duration::from_millis(10);
@@ -92,7 +92,7 @@ pub struct Join {
 }
 
 fn plan(program: PathBuf, cuttable: bool) -> Plan {
-    Plan { program, profile: Profile::Default, sites: &[SITE, OTHER_SITE], groups: GROUPS, cuttable }
+    Plan { cuttable, ..Plan::usual(program, &[SITE, OTHER_SITE]) }
 }
 
 /// Measures how long updates take from site to site, while a rate of others goes on.
@@ -123,7 +123,7 @@ async fn lag_of_commands(place: &Place, options: &LagOptions) -> Result<(f64, Ve
     let begin = async || Ok(tokio::spawn(sample(here, there, Arc::clone(&stop))));
     let (measured, sampling) = Arc::new(load).run(options.time, begin).await?;
     stop.store(true, Ordering::Relaxed);
-    Ok((measured.requests as f64 / measured.took.as_secs_f64(), sampling.await??))
+    Ok((measured.per_second(), sampling.await??))
 }
 
 /// No commands meanwhile: a group's digest must not tell of updates that its holder has not made.
@@ -170,7 +170,7 @@ async fn sample(here: Client, there: Client, stop: Arc<AtomicBool>) -> Result<Ve
         samples.spawn(async move {
             let sent = Instant::now();
             let write = async {
-                ask(&here, "create", body).await?;
+                ask(&here, "create", body, &SendOptions::default()).await?;
                 anyhow::Ok(sent.elapsed())
             };
             let (answered, readable) = tokio::try_join!(write, readable(&there, id, sent))?;
@@ -184,7 +184,7 @@ async fn sample(here: Client, there: Client, stop: Arc<AtomicBool>) -> Result<Ve
 async fn readable(there: &Client, id: String, sent: Instant) -> Result<Duration> {
     let body = serde_json::json!({ "id": id, "min_version": 1, "timeout_ms": LONGEST_LAG.as_millis() as u64 });
     let options = SendOptions { timeout: 2 * LONGEST_LAG, ..SendOptions::default() };
-    ask_with(there, "get", body.to_string(), &options).await?;
+    ask(there, "get", body.to_string(), &options).await?;
     Ok(sent.elapsed())
 }
 
@@ -235,13 +235,4 @@ pub async fn join(program: PathBuf, records: u64, mut progress: impl FnMut(&str)
     let memory_bytes = place.memory_bytes()?;
     place.stop().await?;
     Ok(Join { records, instance_seconds, site_seconds, meanwhile_per_second, memory_bytes })
-}
-
-async fn ask(client: &Client, endpoint: &str, body: String) -> Result<()> {
-    ask_with(client, endpoint, body, &SendOptions::default()).await
-}
-
-async fn ask_with(client: &Client, endpoint: &str, body: String, options: &SendOptions) -> Result<()> {
-    let answer = client.request_to(format!("freehold.{KIND}.{endpoint}"), body.into(), options).await?;
-    answer.result.map(|_| ()).map_err(|refusal| anyhow::anyhow!("{refusal:?}")).context(endpoint.to_owned())
 }

@@ -16,11 +16,11 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::load::{Load, Loop, record_of};
+use crate::load::{Load, Loop, ask, record_of};
 use crate::place::{KIND, Place, Plan, SITE, wait_ready};
 use crate::report::Milliseconds;
 use crate::seed::record_id;
-use crate::{Asked, GROUPS, Profile, RECORD_BYTES};
+use crate::{Asked, GROUPS, RECORD_BYTES};
 
 /// Instances.
 const INSTANCES: u16 = 2;
@@ -75,14 +75,7 @@ pub struct FailoverReport {
 
 /// Measures. `progress` is told how often it was done.
 pub async fn failover(options: &FailoverOptions, mut progress: impl FnMut(&str)) -> Result<FailoverReport> {
-    let plan = Plan {
-        program: options.program.clone(),
-        profile: Profile::Default,
-        sites: &[SITE],
-        groups: GROUPS,
-        cuttable: false,
-    };
-    let mut place = Place::start(plan).await?;
+    let mut place = Place::start(Plan::usual(options.program.clone(), &[SITE])).await?;
     place.serve(INSTANCES).await?;
     let asked = Asked { instances: INSTANCES, ..Asked::usual(Loop::Closed { in_flight: IN_FLIGHT }, RECORDS) };
     let load = Load::new(&place, &asked).await?;
@@ -199,11 +192,10 @@ async fn apply(client: &Client, id: &str) -> Result<()> {
             _ = again.tick() => {
                 ensure!(Instant::now() < deadline, "no command of {id} was applied");
                 let (client, body, options) = (client.clone(), body.clone(), options.clone());
-                let subject = format!("freehold.{KIND}.replace");
-                tries.spawn(async move { client.request_to(subject, body.into(), &options).await });
+                tries.spawn(async move { ask(&client, "replace", body, &options).await });
             }
             Some(answered) = tries.join_next() => {
-                if answered?.is_ok_and(|answer| answer.result.is_ok()) {
+                if answered?.is_ok() {
                     return Ok(());
                 }
             }

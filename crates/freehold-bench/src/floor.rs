@@ -17,6 +17,7 @@ use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, stream};
 use bytes::Bytes;
 use freehold_sandbox::wait_until;
+use freehold_store::DEFAULT_CACHE_BYTES;
 use futures::StreamExt as _;
 use redb::{Database, TableDefinition};
 use serde::{Deserialize, Serialize};
@@ -26,8 +27,8 @@ use crate::place::{KIND, SITE};
 
 const COMMANDS: &str = "FLOOR_COMMANDS";
 const RECORDS: &str = "FLOOR_RECORDS";
-/// As many as Freehold's default.
-const GROUPS: u64 = 64;
+/// As many as Freehold's in the same run, unless another number was asked for.
+const GROUPS: u64 = crate::GROUPS as u64;
 /// Messages of a record that the stream keeps, as Freehold's default.
 const HISTORY: i64 = 64;
 /// How long a cluster may take to have a leader.
@@ -44,8 +45,6 @@ const STORED_FRAME_BYTES: usize = 34;
 /// Bytes around the headers of a message, and around each of them.
 const HEADERS_FRAME_BYTES: usize = "NATS/1.0\r\n\r\n".len();
 const HEADER_FRAME_BYTES: usize = ": \r\n".len();
-/// As Freehold's default.
-const CACHE_BYTES: usize = 56 << 20;
 const TABLE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("rows");
 /// Bytes of the rows beside a record's own: its outcome and the message that brought it.
 const OUTCOME_BYTES: usize = 200;
@@ -198,7 +197,8 @@ struct Store {
 impl Store {
     fn open(options: &FloorOptions) -> Result<Self> {
         std::fs::create_dir_all(&options.data_dir)?;
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(options.data_dir.join("floor.redb"))?;
+        let database =
+            Database::builder().set_cache_size(DEFAULT_CACHE_BYTES).create(options.data_dir.join("floor.redb"))?;
         let transaction = database.begin_write()?;
         transaction.open_table(TABLE)?;
         transaction.commit()?;

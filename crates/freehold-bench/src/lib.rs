@@ -116,11 +116,9 @@ pub struct Options {
 impl Options {
     fn plan(&self) -> Plan {
         Plan {
-            program: self.program.clone(),
             profile: self.asked.profile,
-            sites: self.asked.workload.sites(),
             groups: self.asked.groups,
-            cuttable: false,
+            ..Plan::usual(self.program.clone(), self.asked.workload.sites())
         }
     }
 }
@@ -170,7 +168,7 @@ async fn measure(place: &Place, load: &Arc<Load>, time: Duration) -> Result<Turn
 
 /// Watches a service that has nothing to do.
 pub async fn idle(program: PathBuf, groups: u16, time: Duration) -> Result<Idle> {
-    let plan = Plan { program, profile: Profile::Default, sites: &[SITE], groups, cuttable: false };
+    let plan = Plan { groups, ..Plan::usual(program, &[SITE]) };
     let mut place = Place::start(plan).await?;
     place.serve(1).await?;
     tokio::time::sleep(SETTLE).await;

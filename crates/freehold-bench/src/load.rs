@@ -101,6 +101,12 @@ pub(crate) struct Measured {
     pub(crate) times: Histogram<u64>,
 }
 
+impl Measured {
+    pub(crate) fn per_second(&self) -> f64 {
+        self.requests as f64 / self.took.as_secs_f64()
+    }
+}
+
 /// Clients that work until they are stopped.
 pub(crate) struct Working {
     stop: Arc<AtomicBool>,
@@ -270,12 +276,22 @@ impl Load {
     }
 
     async fn ask(&self, endpoint: &str, body: Bytes) -> Result<()> {
-        let answer = self.client.request_to(format!("freehold.{KIND}.{endpoint}"), body, &self.options).await?;
-        let body = answer.result.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+        let body = ask(&self.client, endpoint, body, &self.options).await?;
         self.answered.0.fetch_add(body.len() as u64, Ordering::Relaxed);
         self.answered.1.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// Asks the service, and gives its answer; a refusal is an error.
+pub(crate) async fn ask(
+    client: &Client,
+    endpoint: &str,
+    body: impl Into<Bytes>,
+    options: &SendOptions,
+) -> Result<Bytes> {
+    let answer = client.request_to(format!("freehold.{KIND}.{endpoint}"), body.into(), options).await?;
+    answer.result.map_err(|refusal| anyhow::anyhow!("{refusal:?}")).with_context(|| endpoint.to_owned())
 }
 
 /// A record of so many bytes.

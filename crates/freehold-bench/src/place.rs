@@ -10,8 +10,8 @@ use freehold_jetstream::{Client, ConnectOptions};
 use freehold_sandbox::{Process, ProcessOptions, Sandbox, Server, Site};
 use procfs::process::Process as Observed;
 
-use crate::Profile;
 use crate::floor::{FloorOptions, Sizes};
+use crate::{GROUPS, Profile};
 
 /// The site that owns the records.
 pub(crate) const SITE: &str = "ewr";
@@ -36,6 +36,13 @@ pub(crate) struct Plan {
     pub(crate) groups: u16,
     /// Whether links can be cut.
     pub(crate) cuttable: bool,
+}
+
+impl Plan {
+    /// A server for each site, the usual number of groups, and links that hold.
+    pub(crate) fn usual(program: PathBuf, sites: &'static [&'static str]) -> Self {
+        Self { program, profile: Profile::Default, sites, groups: GROUPS, cuttable: false }
+    }
 }
 
 /// Sites with a service.

@@ -9,10 +9,10 @@ use freehold_jetstream::SendOptions;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::load::{Load, Loop, Measured, Workload};
-use crate::place::{KIND, Place, Plan, SITE};
+use crate::load::{Load, Loop, Workload, ask};
+use crate::place::{Place, Plan, SITE};
 use crate::report::Milliseconds;
-use crate::{Asked, GROUPS, Profile, RECORD_BYTES, seed};
+use crate::{Asked, RECORD_BYTES, seed};
 
 /// Reads in flight all the time.
 const IN_FLIGHT: usize = 256;
@@ -61,14 +61,10 @@ pub struct Listing {
     pub memory_most_bytes: u64,
 }
 
-fn plan(program: PathBuf) -> Plan {
-    Plan { program, profile: Profile::Default, sites: &[SITE], groups: GROUPS, cuttable: false }
-}
-
 /// Measures reads alone, commands alone, and both together.
 pub async fn reads_beside(options: &BesideOptions, mut progress: impl FnMut(&str)) -> Result<Beside> {
     progress("one instance");
-    let mut place = Place::start(plan(options.program.clone())).await?;
+    let mut place = Place::start(Plan::usual(options.program.clone(), &[SITE])).await?;
     place.serve(1).await?;
     let commands = Asked::usual(Loop::Open { rate: options.rate }, RECORDS);
     let reads = Asked { workload: Workload::Gets, ..Asked::usual(Loop::Closed { in_flight: IN_FLIGHT }, RECORDS) };
@@ -86,18 +82,14 @@ pub async fn reads_beside(options: &BesideOptions, mut progress: impl FnMut(&str
     place.stop().await?;
     let cores = std::thread::available_parallelism()?.get() as f64;
     let used = used.client + used.service + used.server;
-    let (alone_per_second, beside_per_second) = (rate(&alone), rate(&beside.0));
+    let (alone_per_second, beside_per_second) = (alone.per_second(), beside.0.per_second());
     Ok(Beside {
-        commands_per_second: rate(&commanded.0),
+        commands_per_second: commanded.0.per_second(),
         commands_share: used.as_secs_f64() / measured.took.as_secs_f64() / cores,
         alone_per_second,
         beside_per_second,
         kept: beside_per_second / alone_per_second,
     })
-}
-
-fn rate(measured: &Measured) -> f64 {
-    measured.requests as f64 / measured.took.as_secs_f64()
 }
 
 /// Lists all records, page by page.
@@ -108,7 +100,7 @@ pub async fn listing(program: PathBuf, records: u64, mut progress: impl FnMut(&s
         cursor: Option<String>,
     }
     progress("one instance");
-    let mut place = Place::start(plan(program)).await?;
+    let mut place = Place::start(Plan::usual(program, &[SITE])).await?;
     place.serve(1).await?;
     seed(&place, records, RECORD_BYTES, &mut |made| progress(&format!("{made} of {records} records"))).await?;
     let client = place.client(SITE).await?;
@@ -120,10 +112,8 @@ pub async fn listing(program: PathBuf, records: u64, mut progress: impl FnMut(&s
     loop {
         let request = serde_json::json!({ "limit": PAGE_RECORDS, "cursor": cursor }).to_string();
         let sent = Instant::now();
-        let answer =
-            client.request_to(format!("freehold.{KIND}.list"), request.into(), &SendOptions::default()).await?;
+        let body = ask(&client, "list", request, &SendOptions::default()).await?;
         times.push(sent.elapsed());
-        let body = answer.result.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
         let page: Page = serde_json::from_slice(&body).context("a page")?;
         listed += page.records.len() as u64;
         memory_most_bytes = memory_most_bytes.max(place.memory_bytes()?);

@@ -134,7 +134,7 @@ impl Figures {
         let requests = turn.measured.requests as f64;
         let each = |time: Duration| time.as_secs_f64() * 1e6 / requests;
         Self {
-            per_second: requests / turn.measured.took.as_secs_f64(),
+            per_second: turn.measured.per_second(),
             latency: LatencyMicroseconds::of(&turn.measured.times),
             cpu: CpuMicroseconds {
                 client: each(turn.cpu.client),

@@ -10,7 +10,7 @@ use freehold_core::{Confirmation, PublishFailure, StreamSequence};
 
 use crate::connection::Connection;
 use crate::error::ApiError;
-use crate::records_log::{acknowledged, newest_message};
+use crate::records_log::{newest_message, stored_at};
 
 /// The confirmations in the records logs that a site has: its own, and the mirrors of others.
 #[derive(Debug, Clone)]
@@ -44,6 +44,6 @@ impl ConfirmationsLog {
         let payload = serde_json::to_vec(confirmation).map_err(|error| PublishFailure::Unknown(error.to_string()))?;
         let publish = PublishMessage::build().payload(payload.into()).expected_last_subject_sequence(expected.0);
         let sent = self.connection.jetstream.send_publish(subject.to_string(), publish).await;
-        Ok(StreamSequence(acknowledged(sent).await?.sequence))
+        stored_at(sent).await
     }
 }

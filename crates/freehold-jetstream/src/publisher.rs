@@ -291,7 +291,8 @@ fn is_refusal(error: &PublishError) -> bool {
     by_server.is_some_and(|error| REFUSALS.contains(&error.error_code())) || is_full(error)
 }
 
-async fn acknowledged(sent: Result<PublishAckFuture, PublishError>) -> Result<Stored, PublishError> {
+/// Waits for what the log says of a message.
+pub(crate) async fn acknowledged(sent: Result<PublishAckFuture, PublishError>) -> Result<Stored, PublishError> {
     let ack = sent?.await?;
     Ok(Stored { sequence: StreamSequence(ack.sequence), duplicate: ack.duplicate })
 }

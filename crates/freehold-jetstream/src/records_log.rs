@@ -13,7 +13,7 @@ use freehold_core::{Claim, FlushMessage, GroupNumber, KindName, LogMessage, Publ
 use crate::connection::{Connection, FencedConnection};
 use crate::direct_read::{StoredMessage, read_range};
 use crate::error::ApiError;
-use crate::publisher::Outbound;
+use crate::publisher::{Outbound, acknowledged};
 
 /// A reader's consumer is gone this long after its reader.
 const READER_INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
@@ -59,7 +59,7 @@ impl RecordsLog {
         let subject = self.claim_subject(kind, group);
         let publish = PublishMessage::build().payload(payload.into()).expected_last_subject_sequence(expected.0);
         let sent = fenced.jetstream.send_publish(subject, publish).await;
-        Ok(StreamSequence(acknowledged(sent).await?.sequence))
+        stored_at(sent).await
     }
 
     /// Publishes messages under a claim and waits until the log has stored them all. As a whole, which is an atomic batch, it
@@ -171,14 +171,8 @@ fn fenced_message(claim: StreamSequence, fence: &str, message: FlushMessage) -> 
 }
 
 /// What the log answered to a publish that expected something to be the newest.
-pub(crate) async fn acknowledged(
-    sent: Result<PublishAckFuture, PublishError>,
-) -> Result<async_nats::jetstream::publish::PublishAck, PublishFailure> {
-    let answer = match sent {
-        Ok(ack) => ack.await,
-        Err(error) => Err(error),
-    };
-    answer.map_err(|error| publish_failure(&error))
+pub(crate) async fn stored_at(sent: Result<PublishAckFuture, PublishError>) -> Result<StreamSequence, PublishFailure> {
+    acknowledged(sent).await.map(|stored| stored.sequence).map_err(|error| publish_failure(&error))
 }
 
 fn publish_failure(error: &PublishError) -> PublishFailure {

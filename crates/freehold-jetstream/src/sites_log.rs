@@ -16,7 +16,7 @@ use crate::connection::{Connection, api_prefix};
 use crate::direct_read::{EVERYTHING, StoredMessage, read_range};
 use crate::error::ApiError;
 use crate::provision::INCARNATION_KEY;
-use crate::records_log::{EXPECTED_SEQUENCE, EXPECTED_SUBJECT, acknowledged, newest_message};
+use crate::records_log::{EXPECTED_SEQUENCE, EXPECTED_SUBJECT, newest_message, stored_at};
 
 /// Where a sealed mirror keeps what it was a mirror of: a [`Source`].
 pub(crate) const SEALED_KEY: &str = "freehold-sealed";
@@ -270,7 +270,7 @@ impl SitesLog {
             .header(EXPECTED_SEQUENCE, expected.to_string())
             .header(EXPECTED_SUBJECT, fence);
         let sent = self.connection.jetstream.send_publish(subject, publish).await;
-        Ok(StreamSequence(acknowledged(sent).await?.sequence))
+        stored_at(sent).await
     }
 }
 

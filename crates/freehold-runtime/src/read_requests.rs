@@ -176,7 +176,7 @@ pub(crate) async fn answer(
 /// The copy at one moment.
 pub(crate) struct Look {
     snapshot: Snapshot,
-    takeovers: Takeovers,
+    pub(crate) takeovers: Takeovers,
 }
 
 impl Look {

@@ -16,7 +16,8 @@ use freehold_core::{
 use freehold_jetstream::{ApiError, Request, SitesLog};
 
 use crate::group_worker::describe;
-use crate::request_handler::{Answer, RequestHandler, unreadable_copy};
+use crate::read_requests::Look;
+use crate::request_handler::{Answer, RequestHandler};
 
 /// What a member knows of a site.
 pub(crate) const LOSS: &str = "loss";
@@ -126,8 +127,7 @@ impl RequestHandler {
     }
 
     pub(crate) fn takeovers(&self) -> Result<Takeovers, Refusal> {
-        let snapshot = self.copy.reader.snapshot().map_err(|error| unreadable_copy(&error))?;
-        snapshot.takeovers().map_err(|error| unreadable_copy(&error))
+        Look::take(self).map(|look| look.takeovers)
     }
 
     /// The takeover of a site that has not come back since.
