@@ -18,7 +18,7 @@ use async_nats::jetstream::{self, stream};
 use bytes::Bytes;
 use freehold_sandbox::wait_until;
 use freehold_store::DEFAULT_CACHE_BYTES;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use redb::{Database, TableDefinition};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -59,6 +59,8 @@ pub struct FloorOptions {
     pub data_dir: PathBuf,
     /// Copies of each stream.
     pub replicas: usize,
+    /// Records that there are.
+    pub records: u64,
     /// Sizes of what is sent and stored, in bytes.
     pub sizes: Sizes,
 }
@@ -72,6 +74,17 @@ pub struct Sizes {
     pub update: usize,
     /// The payload of a reply.
     pub reply: usize,
+}
+
+impl FloorOptions {
+    /// Which record a command is for.
+    fn record_of(&self, number: u64) -> u64 {
+        number % self.records
+    }
+}
+
+fn group_of(record: u64) -> u64 {
+    record % GROUPS
 }
 
 type Replies = Arc<Mutex<HashMap<u64, async_nats::Subject>>>;
@@ -104,7 +117,7 @@ pub async fn serve_floor(options: FloorOptions) -> Result<()> {
     for (group, claim) in (0..).zip(claims) {
         let commands = open_consumer(&client, &context, COMMANDS, &format!("floor.cmd.{group}")).await?;
         let headers = [(expects[0], claim.to_string()), (expects[1], format!("floor.rec.claim.{group}"))];
-        tokio::spawn(hand_on(commands, context.clone(), group, headers, options.sizes));
+        tokio::spawn(hand_on(commands, context.clone(), headers, options.clone()));
     }
     let updates = open_consumer(&client, &context, RECORDS, "floor.rec.update.>").await?;
     let (sender, receiver) = mpsc::channel(1);
@@ -116,7 +129,7 @@ pub async fn serve_floor(options: FloorOptions) -> Result<()> {
     let requests = client.queue_subscribe(format!("freehold.{KIND}.*"), "q".to_owned()).await?;
     client.flush().await?;
     println!("{{\"ready\":\"floor\"}}");
-    take(requests, client, context, replies, options.sizes).await;
+    take(requests, client, context, replies, options).await;
     Ok(())
 }
 
@@ -126,8 +139,9 @@ async fn take(
     client: async_nats::Client,
     context: jetstream::Context,
     replies: Replies,
-    sizes: Sizes,
+    options: FloorOptions,
 ) {
+    let sizes = options.sizes;
     let mut number: u64 = 0;
     while let Some(request) = requests.next().await {
         let Some(reply) = request.reply else { continue };
@@ -137,7 +151,7 @@ async fn take(
         }
         number += 1;
         replies.lock().unwrap_or_else(PoisonError::into_inner).insert(number, reply);
-        let subject = format!("floor.cmd.{}", number % GROUPS);
+        let subject = format!("floor.cmd.{}", group_of(options.record_of(number)));
         let headers = [("Nats-Msg-Id", format!("{number:032x}"))];
         let publish = stored(number, sizes.command, &subject, &headers);
         let context = context.clone();
@@ -162,14 +176,14 @@ fn reply_headers() -> HeaderMap {
 async fn hand_on(
     mut commands: push::Messages,
     context: jetstream::Context,
-    group: u64,
     headers: [(&'static str, String); 2],
-    sizes: Sizes,
+    options: FloorOptions,
 ) {
     while let Some(Ok(command)) = commands.next().await {
         let number = number_of(&command.payload);
-        let subject = format!("floor.rec.update.{group}.{}", number % 10_000);
-        let publish = stored(number, sizes.update, &subject, &headers);
+        let record = options.record_of(number);
+        let subject = format!("floor.rec.update.{}.{record}", group_of(record));
+        let publish = stored(number, options.sizes.update, &subject, &headers);
         if let Ok(sent) = context.send_publish(subject, publish).await {
             tokio::spawn(async move {
                 let _ = sent.await;
@@ -179,10 +193,14 @@ async fn hand_on(
 }
 
 /// Hands over what was delivered, as much as there is.
-async fn read(updates: push::Messages, store: mpsc::Sender<Vec<Bytes>>) {
-    let mut chunks = updates.ready_chunks(CHUNK_MESSAGES);
-    while let Some(chunk) = chunks.next().await {
-        let payloads = chunk.into_iter().flatten().map(|message| message.payload.clone()).collect();
+async fn read(mut updates: push::Messages, store: mpsc::Sender<Vec<Bytes>>) {
+    while let Some(Ok(first)) = updates.next().await {
+        let mut payloads = vec![first.payload.clone()];
+        while payloads.len() < CHUNK_MESSAGES
+            && let Some(Some(Ok(next))) = updates.next().now_or_never()
+        {
+            payloads.push(next.payload.clone());
+        }
         if store.send(payloads).await.is_err() {
             return;
         }
@@ -191,7 +209,7 @@ async fn read(updates: push::Messages, store: mpsc::Sender<Vec<Bytes>>) {
 
 struct Store {
     database: Database,
-    sizes: Sizes,
+    options: FloorOptions,
 }
 
 impl Store {
@@ -202,7 +220,7 @@ impl Store {
         let transaction = database.begin_write()?;
         transaction.open_table(TABLE)?;
         transaction.commit()?;
-        Ok(Self { database, sizes: options.sizes })
+        Ok(Self { database, options: options.clone() })
     }
 
     /// Commits what has arrived, then replies.
@@ -223,7 +241,7 @@ impl Store {
                 if let Some(to) = to {
                     let mut headers = reply_headers();
                     headers.insert(COMMAND_ID_HEADER, format!("{:026}", number_of(&payload)));
-                    let reply = vec![b'x'; self.sizes.reply];
+                    let reply = vec![b'x'; self.options.sizes.reply];
                     let _ = runtime.block_on(client.publish_with_headers(to, headers, reply.into()));
                 }
             }
@@ -241,7 +259,7 @@ impl Store {
                     key.extend(number.to_be_bytes());
                     key
                 };
-                table.insert(key(0, number % 10_000).as_slice(), &payload[..])?;
+                table.insert(key(0, self.options.record_of(number)).as_slice(), &payload[..])?;
                 table.insert(key(1, number.wrapping_mul(0x9E37_79B9_7F4A_7C15)).as_slice(), &[0; OUTCOME_BYTES][..])?;
                 table.insert(key(2, number).as_slice(), &[0; MESSAGE_BYTES][..])?;
             }

@@ -145,7 +145,7 @@ pub async fn run(options: &Options, mut progress: impl FnMut(&str)) -> Result<Re
         if options.floor {
             progress(&format!("{round}: the floor"));
             let mut place = Place::start(options.plan()).await?;
-            place.serve_floor(sizes).await?;
+            place.serve_floor(options.asked.records, sizes).await?;
             let load = Arc::new(Load::new(&place, &options.asked).await?);
             floor.push(measure(&place, &load, options.time).await?);
             place.stop().await?;

@@ -117,12 +117,13 @@ impl Place {
         self.launch(started, patience).await
     }
 
-    /// Starts the floor, with messages of these sizes.
-    pub(crate) async fn serve_floor(&mut self, sizes: Sizes) -> Result<()> {
+    /// Starts the floor, for so many records, with messages of these sizes.
+    pub(crate) async fn serve_floor(&mut self, records: u64, sizes: Sizes) -> Result<()> {
         let floor = FloorOptions {
             urls: self.urls_of(SITE),
             data_dir: self.data.path().join("floor"),
             replicas: self.replicas(),
+            records,
             sizes,
         };
         let started = ProcessOptions::new("floor", &self.plan.program, self.data.path().join("floor.log"));

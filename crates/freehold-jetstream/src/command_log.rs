@@ -14,6 +14,7 @@ use freehold_core::{
     KindName, LogTime, LoggedCommand, SiteName, StreamSequence,
 };
 
+use crate::arrivals::arrived;
 use crate::connection::Connection;
 use crate::error::ApiError;
 use crate::publisher::{Outbound, Publisher, Stored};
@@ -228,7 +229,6 @@ impl CommandLog {
         let consumer = jetstream.create_consumer_strict_on_stream(config, &self.stream).await;
         let consumer = consumer.map_err(|e| failed(e.into()))?;
         let messages = consumer.clone().messages().await.map_err(|e| failed(e.into()))?;
-        let messages = messages.ready_chunks(MAX_DELIVERED_AT_ONCE);
         Ok(CommandConsumer { consumer, messages, last_delivery: 0, stall: StallWatch::new(CONSUMER_PATIENCE) })
     }
 }
@@ -261,7 +261,7 @@ impl CommandReader {
 /// The consumer of one claim.
 pub struct CommandConsumer {
     consumer: Consumer<push::Config>,
-    messages: futures::stream::ReadyChunks<push::Messages>,
+    messages: push::Messages,
     last_delivery: u64,
     stall: StallWatch,
 }
@@ -287,7 +287,7 @@ impl CommandConsumer {
     /// Waits for commands; returns all that are there, at least one and a bounded number.
     pub async fn next(&mut self) -> Result<Vec<LoggedCommand>, CommandConsumerError> {
         let chunk = tokio::select! {
-            chunk = self.messages.next() => chunk.ok_or(CommandConsumerError::Gone(None))?,
+            chunk = arrived(&mut self.messages, MAX_DELIVERED_AT_ONCE) => chunk.ok_or(CommandConsumerError::Gone(None))?,
             error = self.stall.stalled(&self.consumer, self.last_delivery) => {
                 return Err(CommandConsumerError::Gone(Some(error)));
             }

@@ -8,8 +8,6 @@ use std::time::Duration;
 use async_nats::Subscriber;
 use async_nats::jetstream::message::StreamMessage;
 use bytes::Bytes;
-use futures::StreamExt as _;
-use futures::stream::ReadyChunks;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -18,6 +16,7 @@ use freehold_core::subject::RecordsSubject;
 use freehold_core::{LogMessage, LogTime, StreamSequence};
 
 use crate::command_log::milliseconds;
+use crate::arrivals::arrived;
 use crate::connection::Connection;
 use crate::error::ApiError;
 
@@ -108,7 +107,7 @@ pub(crate) async fn read_range(
 /// The answers to one request.
 struct Batch {
     stream: String,
-    answers: ReadyChunks<Subscriber>,
+    answers: Subscriber,
     /// The last message that came.
     last: u64,
 }
@@ -134,14 +133,14 @@ impl Batch {
         let ask = format!("{}.DIRECT.GET.{stream}", connection.api_prefix);
         let asked = client.publish_with_reply(ask, inbox, request.into()).await;
         asked.map_err(|error| failed(stream, error.into()))?;
-        Ok(Self { stream: stream.to_owned(), answers: answers.ready_chunks(CHUNK_MESSAGES), last: 0 })
+        Ok(Self { stream: stream.to_owned(), answers, last: 0 })
     }
 
     /// The messages that are there next; at the end of the batch also how many there are behind it.
     async fn next(&mut self) -> Result<(Vec<StoredMessage>, Option<u64>), ApiError> {
         let Self { stream, answers, last } = self;
         let broken = |text: String| failed(stream, std::io::Error::new(std::io::ErrorKind::InvalidData, text).into());
-        let chunk = timeout(ANSWER_PATIENCE, answers.next()).await.map_err(|error| failed(stream, error.into()))?;
+        let chunk = timeout(ANSWER_PATIENCE, arrived(answers, CHUNK_MESSAGES)).await.map_err(|error| failed(stream, error.into()))?;
         let chunk = chunk.ok_or_else(|| broken("the connection is closed".to_owned()))?;
         let mut read: Vec<StoredMessage> = Vec::with_capacity(chunk.len());
         for answer in chunk {

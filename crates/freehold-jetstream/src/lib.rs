@@ -4,6 +4,7 @@
 //! `freehold-core`; what becomes of the answers is up to `freehold-runtime`.
 
 mod access;
+mod arrivals;
 mod client;
 mod command_log;
 mod confirmations_log;

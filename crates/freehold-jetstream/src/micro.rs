@@ -11,11 +11,12 @@ use std::time::Instant;
 use async_nats::{HeaderMap, HeaderName, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::stream::{ReadyChunks, SelectAll};
+use futures::stream::SelectAll;
 use serde::Serialize;
 
 use freehold_core::{ErrorCode, Refusal};
 
+use crate::arrivals::arrived;
 use crate::connection::Connection;
 use crate::error::ApiError;
 
@@ -62,7 +63,7 @@ pub struct MicroOptions {
 
 /// A running service: answers discovery by itself and hands requests over.
 pub struct Micro {
-    requests: ReadyChunks<SelectAll<Subscriber>>,
+    requests: SelectAll<Subscriber>,
     shared: Arc<Shared>,
     discovery: tokio::task::JoinHandle<()>,
 }
@@ -114,12 +115,12 @@ impl Micro {
                 answering.answer_discovery(message).await;
             }
         });
-        Ok(Self { requests: requests.ready_chunks(CHUNK_REQUESTS), shared, discovery })
+        Ok(Self { requests, shared, discovery })
     }
 
     /// The requests that have arrived, at least one and at most 64; nothing when the subscriptions have ended. May be dropped at any time.
     pub async fn next(&mut self) -> Option<Vec<Request>> {
-        let messages = self.requests.next().await?;
+        let messages = arrived(&mut self.requests, CHUNK_REQUESTS).await?;
         let received = Instant::now();
         let request = |message: async_nats::Message| {
             let endpoint = self.shared.by_subject.get(message.subject.as_str()).copied();
@@ -134,7 +135,7 @@ impl Micro {
     /// Takes no more requests; those that have arrived are still handed over by [`Micro::next`], until it returns nothing.
     pub async fn drain(&mut self) {
         self.discovery.abort();
-        for subscriber in self.requests.get_mut().iter_mut() {
+        for subscriber in self.requests.iter_mut() {
             if let Err(error) = subscriber.drain().await {
                 tracing::debug!(%error, "the subscription was gone already");
             }

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::{Consumer, push};
 use async_nats::jetstream::stream::RawMessageErrorKind;
-use futures::StreamExt as _;
 use futures::future::try_join_all;
-use futures::stream::ReadyChunks;
 
 use freehold_core::subject::{self, ConfirmationSubject, SiteControl};
 use freehold_core::{Confirmation, KindName, LogMessage, LogTime, SiteName, StreamSequence, TakeoverMessage};
 
+use crate::arrivals::arrived;
 use crate::command_log::milliseconds;
 use crate::connection::Connection;
 use crate::direct_read::{CHUNK_MESSAGES, DirectReader, StoredMessage};
@@ -232,7 +231,7 @@ impl Feed {
 /// A consumer, and how far it has delivered.
 struct ConsumerFeed {
     consumer: Consumer<push::Config>,
-    messages: ReadyChunks<push::Messages>,
+    messages: push::Messages,
     last_delivery: u64,
     stall: StallWatch,
 }
@@ -246,13 +245,12 @@ impl ConsumerFeed {
     ) -> Result<Self, RecordsReaderError> {
         let consumer = open_consumer(connection, stream, filters.to_vec(), behind).await?;
         let messages = consumer.clone().messages().await.map_err(|error| gone(error.into()))?;
-        let messages = messages.ready_chunks(CHUNK_MESSAGES);
         Ok(Self { consumer, messages, last_delivery: 0, stall: StallWatch::new(READER_PATIENCE) })
     }
 
     async fn next(&mut self) -> Result<Vec<StoredMessage>, RecordsReaderError> {
         let chunk = tokio::select! {
-            chunk = self.messages.next() => chunk.ok_or(RecordsReaderError::Gone(None))?,
+            chunk = arrived(&mut self.messages, CHUNK_MESSAGES) => chunk.ok_or(RecordsReaderError::Gone(None))?,
             error = self.stall.stalled(&self.consumer, self.last_delivery) => {
                 return Err(RecordsReaderError::Gone(Some(error)));
             }
