@@ -1,7 +1,7 @@
 //! The floor: what a command needs of NATS and redb, pipelined, and no logic.
 //!
-//! For each command: a request; a publish to a command stream, which drops repeats by the message's id, and its acknowledgement; a delivery by
-//! one of 64 consumers; a publish to a records stream that names a claim (two headers, as Freehold's do) and its acknowledgement; a delivery
+//! For each command: a request; a publish to a command stream, which drops repeats by the message's id, and its acknowledgement; a delivery;
+//! a publish to a records stream that names a claim (two headers, as Freehold's do) and its acknowledgement; a delivery
 //! of that; three rows in redb, one commit for all that has arrived; a reply with the headers of Freehold's. A read is an echo: a reply as
 //! long as Freehold's, with the same headers.
 
@@ -83,8 +83,8 @@ impl FloorOptions {
     }
 }
 
-fn group_of(record: u64) -> u64 {
-    record % GROUPS
+fn group_of(record: u64) -> usize {
+    usize::try_from(record % GROUPS).unwrap_or_default()
 }
 
 type Replies = Arc<Mutex<HashMap<u64, async_nats::Subject>>>;
@@ -114,11 +114,12 @@ pub async fn serve_floor(options: FloorOptions) -> Result<()> {
     }
     // A cluster takes only one publish at a time that expects another subject's: the headers are sent under names that mean nothing.
     let expects = if options.replicas == 1 { EXPECTS } else { ["Floor-Sequence", "Floor-Subject"] };
-    for (group, claim) in (0..).zip(claims) {
-        let commands = open_consumer(&client, &context, COMMANDS, &format!("floor.cmd.{group}")).await?;
-        let headers = [(expects[0], claim.to_string()), (expects[1], format!("floor.rec.claim.{group}"))];
-        tokio::spawn(hand_on(commands, context.clone(), headers, options.clone()));
-    }
+    let headers = |(group, claim): (usize, u64)| {
+        [(expects[0], claim.to_string()), (expects[1], format!("floor.rec.claim.{group}"))]
+    };
+    let headers: Vec<_> = claims.into_iter().enumerate().map(headers).collect();
+    let commands = open_consumer(&client, &context, COMMANDS, "floor.cmd.*").await?;
+    tokio::spawn(hand_on(commands, context.clone(), headers, options.clone()));
     let updates = open_consumer(&client, &context, RECORDS, "floor.rec.update.>").await?;
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(read(updates, sender));
@@ -172,18 +173,19 @@ fn reply_headers() -> HeaderMap {
     headers
 }
 
-/// Publishes an update for each command.
+/// Publishes an update for each command, with the headers of its group.
 async fn hand_on(
     mut commands: push::Messages,
     context: jetstream::Context,
-    headers: [(&'static str, String); 2],
+    headers: Vec<[(&'static str, String); 2]>,
     options: FloorOptions,
 ) {
     while let Some(Ok(command)) = commands.next().await {
         let number = number_of(&command.payload);
         let record = options.record_of(number);
-        let subject = format!("floor.rec.update.{}.{record}", group_of(record));
-        let publish = stored(number, options.sizes.update, &subject, &headers);
+        let group = group_of(record);
+        let subject = format!("floor.rec.update.{group}.{record}");
+        let publish = stored(number, options.sizes.update, &subject, &headers[group]);
         if let Ok(sent) = context.send_publish(subject, publish).await {
             tokio::spawn(async move {
                 let _ = sent.await;

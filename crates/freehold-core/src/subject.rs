@@ -42,6 +42,11 @@ pub fn command(site: &SiteName, kind: &KindName, group: GroupNumber) -> String {
     format!("fh.{site}.cmd.{kind}.{group}")
 }
 
+/// The subjects of the commands of all groups of a kind.
+pub fn commands_of_kind(site: &SiteName, kind: &KindName) -> String {
+    format!("fh.{site}.cmd.{kind}.*")
+}
+
 /// The subject of a group's dead letters.
 pub fn dead_letter(site: &SiteName, kind: &KindName, group: GroupNumber) -> String {
     format!("fh.{site}.dead.{kind}.{group}")

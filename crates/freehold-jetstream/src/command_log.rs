@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, push};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, push};
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::RawMessageErrorKind;
@@ -14,12 +14,13 @@ use freehold_core::{
     KindName, LogTime, LoggedCommand, SiteName, StreamSequence,
 };
 
-use crate::arrivals::arrived;
+use crate::command_consumer::CommandConsumer;
+use crate::command_feed::{CommandFeed, CommandGroup};
 use crate::connection::Connection;
+use crate::deliveries::Deliveries;
 use crate::error::ApiError;
 use crate::publisher::{Outbound, Publisher, Stored};
 use crate::records_log::{log_state, open_consumer};
-use crate::stall::StallWatch;
 
 /// A consumer without its holder is gone after this long.
 const CONSUMER_INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
@@ -28,8 +29,6 @@ const CONSUMER_HEARTBEAT: Duration = Duration::from_secs(2);
 /// How long a consumer may deliver nothing before it is asked whether something waits. There is one for each group: at rest each asks
 /// so often.
 const CONSUMER_PATIENCE: Duration = Duration::from_secs(5);
-/// Commands that a consumer hands over at once.
-const MAX_DELIVERED_AT_ONCE: usize = 512;
 
 /// The command log of one site.
 #[derive(Debug, Clone)]
@@ -40,6 +39,7 @@ pub struct CommandLog {
     /// Which life of the site's records log this is for.
     life: u64,
     publisher: Publisher,
+    feed: CommandFeed,
 }
 
 /// The first life of a site's records log.
@@ -86,7 +86,8 @@ impl CommandLog {
     pub fn new(connection: Connection, site: SiteName) -> Self {
         let stream = subject::commands_stream(&site);
         let publisher = Publisher::new(connection.client.clone(), connection.jetstream.clone());
-        Self { connection, site, stream, life: FIRST_LIFE, publisher }
+        let feed = CommandFeed::new(connection.clone(), site.clone());
+        Self { connection, site, stream, life: FIRST_LIFE, publisher, feed }
     }
 
     /// The log in a life of the site's records log. What was set aside when the last one ended may be sent again under the same id:
@@ -204,20 +205,17 @@ impl CommandLog {
     /// whole life.
     pub async fn consume(
         &self,
-        kind: &KindName,
-        group: GroupNumber,
+        group: CommandGroup,
         claim: StreamSequence,
         after: StreamSequence,
     ) -> Result<CommandConsumer, ApiError> {
-        let failed =
-            |error: Box<dyn std::error::Error + Send + Sync>| ApiError::new("opening a command consumer", error);
-        let name = format!("{kind}-{group}-{claim}-{}", ulid::Ulid::generate());
+        let name = format!("{}-{}-{claim}-{}", group.kind, group.group, ulid::Ulid::generate());
         let config = push::Config {
             durable_name: Some(name.clone()),
             deliver_subject: self.connection.client.new_inbox(),
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: after.0 + 1 },
             ack_policy: AckPolicy::None,
-            filter_subject: subject::command(&self.site, kind, group),
+            filter_subject: group.subject(&self.site),
             flow_control: true,
             idle_heartbeat: CONSUMER_HEARTBEAT,
             inactive_threshold: CONSUMER_INACTIVE_THRESHOLD,
@@ -227,9 +225,9 @@ impl CommandLog {
         };
         let jetstream = &self.connection.jetstream;
         let consumer = jetstream.create_consumer_strict_on_stream(config, &self.stream).await;
-        let consumer = consumer.map_err(|e| failed(e.into()))?;
-        let messages = consumer.clone().messages().await.map_err(|e| failed(e.into()))?;
-        Ok(CommandConsumer { consumer, messages, last_delivery: 0, stall: StallWatch::new(CONSUMER_PATIENCE) })
+        let consumer = consumer.map_err(|error| ApiError::new("opening a command consumer", error))?;
+        let deliveries = Deliveries::of(consumer, CONSUMER_PATIENCE).await?;
+        Ok(CommandConsumer::new(group, after, self.feed.clone(), deliveries))
     }
 }
 
@@ -256,60 +254,6 @@ impl CommandReader {
         }
         Ok(None)
     }
-}
-
-/// The consumer of one claim.
-pub struct CommandConsumer {
-    consumer: Consumer<push::Config>,
-    messages: push::Messages,
-    last_delivery: u64,
-    stall: StallWatch,
-}
-
-/// Why a consumer is of no use any more.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CommandConsumerError {
-    /// A delivery is missing or came twice.
-    #[error("delivery {got} came behind {last}")]
-    Gap {
-        /// The last delivery.
-        last: u64,
-        /// The one that came next.
-        got: u64,
-    },
-    /// The consumer or its connection is gone.
-    #[error("the command consumer is gone")]
-    Gone(#[source] Option<ApiError>),
-}
-
-impl CommandConsumer {
-    /// Waits for commands; returns all that are there, at least one and a bounded number.
-    pub async fn next(&mut self) -> Result<Vec<LoggedCommand>, CommandConsumerError> {
-        let chunk = tokio::select! {
-            chunk = arrived(&mut self.messages, MAX_DELIVERED_AT_ONCE) => chunk.ok_or(CommandConsumerError::Gone(None))?,
-            error = self.stall.stalled(&self.consumer, self.last_delivery) => {
-                return Err(CommandConsumerError::Gone(Some(error)));
-            }
-        };
-        self.stall.delivered();
-        let mut commands = Vec::with_capacity(chunk.len());
-        for message in chunk {
-            let message = message.map_err(|error| gone(error.into()))?;
-            let info = message.info().map_err(gone)?;
-            if info.consumer_sequence != self.last_delivery + 1 {
-                return Err(CommandConsumerError::Gap { last: self.last_delivery, got: info.consumer_sequence });
-            }
-            self.last_delivery = info.consumer_sequence;
-            let time = LogTime(milliseconds(info.published));
-            commands.push(LoggedCommand::read(StreamSequence(info.stream_sequence), time, &message.payload));
-        }
-        Ok(commands)
-    }
-}
-
-fn gone(error: Box<dyn std::error::Error + Send + Sync>) -> CommandConsumerError {
-    CommandConsumerError::Gone(Some(ApiError::new("reading the command consumer", error)))
 }
 
 fn unknown(what: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> AppendError {

@@ -15,8 +15,8 @@ use tokio::time::timeout;
 use freehold_core::subject::RecordsSubject;
 use freehold_core::{LogMessage, LogTime, StreamSequence};
 
-use crate::command_log::milliseconds;
 use crate::arrivals::arrived;
+use crate::command_log::milliseconds;
 use crate::connection::Connection;
 use crate::error::ApiError;
 
@@ -140,7 +140,9 @@ impl Batch {
     async fn next(&mut self) -> Result<(Vec<StoredMessage>, Option<u64>), ApiError> {
         let Self { stream, answers, last } = self;
         let broken = |text: String| failed(stream, std::io::Error::new(std::io::ErrorKind::InvalidData, text).into());
-        let chunk = timeout(ANSWER_PATIENCE, arrived(answers, CHUNK_MESSAGES)).await.map_err(|error| failed(stream, error.into()))?;
+        let chunk = timeout(ANSWER_PATIENCE, arrived(answers, CHUNK_MESSAGES))
+            .await
+            .map_err(|error| failed(stream, error.into()))?;
         let chunk = chunk.ok_or_else(|| broken("the connection is closed".to_owned()))?;
         let mut read: Vec<StoredMessage> = Vec::with_capacity(chunk.len());
         for answer in chunk {

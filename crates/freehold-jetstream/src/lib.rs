@@ -6,9 +6,12 @@
 mod access;
 mod arrivals;
 mod client;
+mod command_consumer;
+mod command_feed;
 mod command_log;
 mod confirmations_log;
 mod connection;
+mod deliveries;
 mod direct_read;
 mod error;
 mod inspection;
@@ -24,9 +27,9 @@ mod stranded_log;
 
 pub use access::{Access, Permission, USER_INFO};
 pub use client::{Answer, Client, SendOptions};
-pub use command_log::{
-    AppendError, Appended, CommandConsumer, CommandConsumerError, CommandLog, CommandLogRoom, CommandReader,
-};
+pub use command_consumer::{CommandConsumer, CommandConsumerError};
+pub use command_feed::CommandGroup;
+pub use command_log::{AppendError, Appended, CommandLog, CommandLogRoom, CommandReader};
 pub use confirmations_log::ConfirmationsLog;
 pub use connection::{ConnectError, ConnectOptions, Connection, FencedConnection, MINIMUM_SERVER_VERSION, Probe};
 pub use error::ApiError;

@@ -2,21 +2,19 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{Consumer, push};
 use async_nats::jetstream::stream::RawMessageErrorKind;
 use futures::future::try_join_all;
 
 use freehold_core::subject::{self, ConfirmationSubject, SiteControl};
 use freehold_core::{Confirmation, KindName, LogMessage, LogTime, SiteName, StreamSequence, TakeoverMessage};
 
-use crate::arrivals::arrived;
 use crate::command_log::milliseconds;
 use crate::connection::Connection;
+use crate::deliveries::{Deliveries, DeliveryError};
 use crate::direct_read::{CHUNK_MESSAGES, DirectReader, StoredMessage};
 use crate::error::ApiError;
 use crate::records_log::{log_state, newest_message, open_consumer};
 use crate::sites_log::read_takeover;
-use crate::stall::StallWatch;
 
 /// How long a reader may deliver nothing before it is asked whether something waits.
 const READER_PATIENCE: Duration = Duration::from_secs(2);
@@ -96,6 +94,15 @@ pub enum RecordsReaderError {
     Api(#[from] ApiError),
 }
 
+impl From<DeliveryError> for RecordsReaderError {
+    fn from(error: DeliveryError) -> Self {
+        match error {
+            DeliveryError::Gap { last, got } => Self::Gap { last, got },
+            DeliveryError::Gone(cause) => Self::Gone(cause),
+        }
+    }
+}
+
 impl RecordsReader {
     /// Opens a reader of an origin's log at this site, behind what was applied: `behind`. The log must still have the last
     /// applied message, whose sequence and time are `applied`, or have
@@ -124,7 +131,8 @@ impl RecordsReader {
         let last_wanted = last_of(connection, &stream, &filters).await?;
         let feed = match from {
             ReadFrom::Here => {
-                Feed::Consumer(Box::new(ConsumerFeed::open(connection, &stream, &filters, behind).await?))
+                let consumer = open_consumer(connection, &stream, filters.clone(), behind).await?;
+                Feed::Consumer(Box::new(Deliveries::of(consumer, READER_PATIENCE).await?))
             }
             ReadFrom::Elsewhere => Feed::Direct(DirectReader::open(connection.clone(), stream.clone(), behind)),
         };
@@ -210,7 +218,7 @@ impl RecordsReader {
 /// How messages come to a reader.
 enum Feed {
     /// What comes to the log is delivered at once.
-    Consumer(Box<ConsumerFeed>),
+    Consumer(Box<Deliveries>),
     /// The log is asked again and again.
     Direct(DirectReader),
 }
@@ -219,68 +227,13 @@ impl Feed {
     /// The next messages. May be dropped at any time.
     async fn next(&mut self) -> Result<Vec<StoredMessage>, RecordsReaderError> {
         match self {
-            Self::Consumer(feed) => feed.next().await,
+            Self::Consumer(deliveries) => Ok(deliveries.next(CHUNK_MESSAGES).await?),
             Self::Direct(reader) => {
                 let read = reader.next().await.ok_or(RecordsReaderError::Gone(None))?;
                 read.map_err(|error| RecordsReaderError::Gone(Some(error)))
             }
         }
     }
-}
-
-/// A consumer, and how far it has delivered.
-struct ConsumerFeed {
-    consumer: Consumer<push::Config>,
-    messages: push::Messages,
-    last_delivery: u64,
-    stall: StallWatch,
-}
-
-impl ConsumerFeed {
-    async fn open(
-        connection: &Connection,
-        stream: &str,
-        filters: &[String],
-        behind: StreamSequence,
-    ) -> Result<Self, RecordsReaderError> {
-        let consumer = open_consumer(connection, stream, filters.to_vec(), behind).await?;
-        let messages = consumer.clone().messages().await.map_err(|error| gone(error.into()))?;
-        Ok(Self { consumer, messages, last_delivery: 0, stall: StallWatch::new(READER_PATIENCE) })
-    }
-
-    async fn next(&mut self) -> Result<Vec<StoredMessage>, RecordsReaderError> {
-        let chunk = tokio::select! {
-            chunk = arrived(&mut self.messages, CHUNK_MESSAGES) => chunk.ok_or(RecordsReaderError::Gone(None))?,
-            error = self.stall.stalled(&self.consumer, self.last_delivery) => {
-                return Err(RecordsReaderError::Gone(Some(error)));
-            }
-        };
-        self.stall.delivered();
-        let next = |message: Result<_, push::MessagesError>| {
-            let message = message.map_err(|error| gone(error.into()))?;
-            let (delivery, message) = delivered(&message).map_err(gone)?;
-            if delivery != self.last_delivery + 1 {
-                return Err(RecordsReaderError::Gap { last: self.last_delivery, got: delivery });
-            }
-            self.last_delivery = delivery;
-            Ok(message)
-        };
-        chunk.into_iter().map(next).collect()
-    }
-}
-
-/// A delivery's number within its consumer, and what was delivered.
-fn delivered(
-    message: &async_nats::jetstream::Message,
-) -> Result<(u64, StoredMessage), Box<dyn std::error::Error + Send + Sync>> {
-    let info = message.info()?;
-    let stored = StoredMessage {
-        sequence: StreamSequence(info.stream_sequence),
-        time: LogTime(milliseconds(info.published)),
-        subject: message.subject.to_string(),
-        payload: message.payload.clone(),
-    };
-    Ok((info.consumer_sequence, stored))
 }
 
 fn read_confirmation(message: &StoredMessage) -> Option<(ConfirmationSubject, Confirmation)> {
@@ -303,8 +256,4 @@ async fn time_of(connection: &Connection, stream: &str, sequence: StreamSequence
         Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
         Err(error) => Err(ApiError::new(what(), error)),
     }
-}
-
-fn gone(error: Box<dyn std::error::Error + Send + Sync>) -> RecordsReaderError {
-    RecordsReaderError::Gone(Some(ApiError::new("reading a records log", error)))
 }

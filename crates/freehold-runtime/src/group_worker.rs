@@ -19,7 +19,7 @@ use freehold_core::{
     HolderOptions, KindName, LoggedCommand, MemberList, PublishFailure, SiteName,
 };
 use freehold_jetstream::{
-    AppendError, CommandConsumer, CommandConsumerError, CommandLog, FencedConnection, Members, RecordsLog,
+    AppendError, CommandConsumer, CommandConsumerError, CommandGroup, CommandLog, FencedConnection, Members, RecordsLog,
 };
 use freehold_store::Error as StoreError;
 
@@ -289,7 +289,9 @@ impl GroupWorker {
                 Answer::Event(Event::CommandLogChecked(checked))
             }),
             Effect::OpenConsumer { claim, after } => Box::pin(async move {
-                let opened = timeout(OPEN_TIMEOUT, context.commands.consume(&kind, group, claim, after)).await;
+                let groups = context.group_counts.get(&kind).copied().unwrap_or(GroupCount::DEFAULT);
+                let group = CommandGroup { kind, group, groups };
+                let opened = timeout(OPEN_TIMEOUT, context.commands.consume(group, claim, after)).await;
                 Answer::Consumer(match opened {
                     Ok(opened) => opened.map(Box::new).map_err(|error| describe(&error)),
                     Err(_) => Err("no answer".to_owned()),
