@@ -105,7 +105,7 @@ struct Feeding {
 struct Member {
     group: CommandGroup,
     sender: mpsc::Sender<StoredMessage>,
-    /// It has everything up to here: when another consumer takes over, that comes again.
+    /// It has everything up to here: when another consumer takes the place of this one, that comes again.
     has: StreamSequence,
 }
 
@@ -140,7 +140,7 @@ impl Feeding {
                 opened = ready(opening.as_mut()), if opening.is_some() => {
                     opening = None;
                     match opened {
-                        Ok((current, joins)) => self.take_over(current, joins),
+                        Ok((current, joins)) => self.go_on_with(current, joins),
                         Err(error) => tracing::debug!(%error, "no consumer for all groups: what there is stays"),
                     }
                 }
@@ -166,11 +166,12 @@ impl Feeding {
         self.members.retain(|_, member| !member.sender.is_closed());
         let passed = self.current.as_ref().map(|current| current.passed).unwrap_or_default();
         let members: Vec<_> = self.members.values().map(|member| (member.group.clone(), passed)).collect();
-        let joins = std::mem::take(&mut self.waiting);
+        // Who has given up waiting may ask for its group a second time.
+        let joins = std::mem::take(&mut self.waiting).into_iter().filter(|join| !join.answer.is_closed()).collect();
         Box::pin(open(self.connection.clone(), self.site.clone(), members, joins))
     }
 
-    fn take_over(&mut self, current: Option<Current>, joins: Vec<Join>) {
+    fn go_on_with(&mut self, current: Option<Current>, joins: Vec<Join>) {
         if let Some(before) = std::mem::replace(&mut self.current, current) {
             self.members.values_mut().for_each(|member| member.has = member.has.max(before.passed));
         }
