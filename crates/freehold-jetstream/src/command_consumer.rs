@@ -13,7 +13,7 @@ use freehold_core::{LoggedCommand, StreamSequence};
 
 use crate::command_feed::{CommandFeed, CommandGroup, Fed};
 use crate::deliveries::{Deliveries, DeliveryError};
-use crate::error::ApiError;
+use crate::direct_read::StoredMessage;
 
 /// Commands that are handed over at once.
 const MAX_DELIVERED_AT_ONCE: usize = 512;
@@ -62,32 +62,6 @@ impl Joining {
     }
 }
 
-/// Why a consumer is of no use any more.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CommandConsumerError {
-    /// A delivery is missing or came twice.
-    #[error("delivery {got} came behind {last}")]
-    Gap {
-        /// The last delivery.
-        last: u64,
-        /// The one that came next.
-        got: u64,
-    },
-    /// The consumer or its connection is gone.
-    #[error("the command consumer is gone")]
-    Gone(#[source] Option<ApiError>),
-}
-
-impl From<DeliveryError> for CommandConsumerError {
-    fn from(error: DeliveryError) -> Self {
-        match error {
-            DeliveryError::Gap { last, got } => Self::Gap { last, got },
-            DeliveryError::Gone(cause) => Self::Gone(cause),
-        }
-    }
-}
-
 impl CommandConsumer {
     /// What a claim's own consumer delivers, behind `after`.
     pub(crate) fn new(group: CommandGroup, after: StreamSequence, feed: CommandFeed, deliveries: Deliveries) -> Self {
@@ -96,7 +70,7 @@ impl CommandConsumer {
     }
 
     /// Waits for commands; returns all that are there, at least one and a bounded number. May be dropped at any time.
-    pub async fn next(&mut self) -> Result<Vec<LoggedCommand>, CommandConsumerError> {
+    pub async fn next(&mut self) -> Result<Vec<LoggedCommand>, DeliveryError> {
         loop {
             let mut messages = Vec::new();
             match &mut self.source {
@@ -106,7 +80,7 @@ impl CommandConsumer {
                 },
                 Source::Shared(fed) => {
                     if fed.recv_many(&mut messages, MAX_DELIVERED_AT_ONCE).await == 0 {
-                        return Err(CommandConsumerError::Gone(None));
+                        return Err(DeliveryError::Gone(None));
                     }
                 }
             }
@@ -114,9 +88,8 @@ impl CommandConsumer {
             messages.retain(|message| message.sequence > self.last);
             if let Some(last) = messages.last() {
                 self.last = last.sequence;
-                let command = |message: &crate::direct_read::StoredMessage| {
-                    LoggedCommand::read(message.sequence, message.time, &message.payload)
-                };
+                let command =
+                    |message: &StoredMessage| LoggedCommand::read(message.sequence, message.time, &message.payload);
                 return Ok(messages.iter().map(command).collect());
             }
         }

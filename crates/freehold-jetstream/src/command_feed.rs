@@ -1,16 +1,17 @@
 //! One consumer for all groups whose commands an instance decides.
 //!
-//! nats-server wakes up for each consumer that it delivers to, and each of them wakes up the client: one for all costs it a fifth less for
-//! a command (docs/adr/0016-one-consumer-for-all-groups.md). A claim begins with a consumer of its own, behind what is decided. When that
+//! nats-server wakes up for each consumer that it delivers to, and each of them wakes up the client: one for all costs it a seventh less
+//! for a command with 64 groups (docs/adr/0016-one-consumer-for-all-groups.md). A claim begins with a consumer of its own, behind what is decided. When that
 //! has caught up, the group joins the others here: a new consumer takes the place of the one that there was, and begins where
-//! nothing of any group is missing. What comes twice is dropped by whom it comes to ([`crate::command_consumer`]).
+//! nothing of any group is missing. What comes twice is dropped: here what a member is known to have, the rest by whom it comes to
+//! ([`crate::command_consumer`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::future::{BoxFuture, Fuse, FusedFuture as _};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -62,13 +63,16 @@ pub(crate) type Fed = mpsc::Receiver<StoredMessage>;
 pub(crate) struct CommandFeed {
     connection: Connection,
     site: SiteName,
-    joins: Arc<OnceLock<mpsc::Sender<Join>>>,
+    joins: Arc<OnceLock<mpsc::Sender<Wanted>>>,
 }
 
-struct Join {
+/// A group that the next consumer is for.
+struct Wanted {
     group: CommandGroup,
+    /// It has everything up to here.
     after: StreamSequence,
-    answer: oneshot::Sender<Fed>,
+    /// Who joins; nothing where the group is here already.
+    answer: Option<oneshot::Sender<Fed>>,
 }
 
 impl CommandFeed {
@@ -85,7 +89,7 @@ impl CommandFeed {
             sender
         });
         // Where there is no room the answer is dropped.
-        let _ = joins.try_send(Join { group, after, answer });
+        let _ = joins.try_send(Wanted { group, after, answer: Some(answer) });
         fed
     }
 }
@@ -97,7 +101,7 @@ struct Feeding {
     members: HashMap<String, Member>,
     current: Option<Current>,
     /// Who wants to join.
-    waiting: Vec<Join>,
+    waiting: Vec<Wanted>,
     /// When a consumer is opened for those that there are then.
     due: Option<Instant>,
 }
@@ -115,8 +119,8 @@ struct Current {
     passed: StreamSequence,
 }
 
-/// A consumer that was opened, where any group is left, and who joins with it.
-type Opened = Result<(Option<Current>, Vec<Join>), ApiError>;
+/// A consumer that was opened, where any group is left, and the groups that it is for.
+type Opened = Result<(Option<Current>, Vec<Wanted>), ApiError>;
 
 impl Feeding {
     fn new(connection: Connection, site: SiteName) -> Self {
@@ -124,8 +128,8 @@ impl Feeding {
     }
 
     /// Runs until nobody can join any more.
-    async fn run(mut self, mut joins: mpsc::Receiver<Join>) {
-        let mut opening: Option<BoxFuture<'static, Opened>> = None;
+    async fn run(mut self, mut joins: mpsc::Receiver<Wanted>) {
+        let mut opening: Fuse<BoxFuture<'static, Opened>> = Fuse::terminated();
         loop {
             tokio::select! {
                 join = joins.recv() => {
@@ -133,18 +137,15 @@ impl Feeding {
                     self.waiting.push(join);
                     self.open_within(JOIN_PAUSE);
                 }
-                () = sleep_until(self.due.unwrap_or_else(Instant::now)), if self.due.is_some() && opening.is_none() => {
+                () = sleep_until(self.due.unwrap_or_else(Instant::now)), if self.due.is_some() && opening.is_terminated() => {
                     self.due = None;
-                    opening = Some(self.open());
+                    opening = self.open().fuse();
                 }
-                opened = ready(opening.as_mut()), if opening.is_some() => {
-                    opening = None;
-                    match opened {
-                        Ok((current, joins)) => self.go_on_with(current, joins),
-                        Err(error) => tracing::debug!(%error, "no consumer for all groups: what there is stays"),
-                    }
-                }
-                delivered = next(self.current.as_mut()), if self.current.is_some() => match delivered {
+                opened = &mut opening => match opened {
+                    Ok((current, groups)) => self.go_on_with(current, groups),
+                    Err(error) => tracing::debug!(%error, "no consumer for all groups: what there is stays"),
+                },
+                delivered = next(self.current.as_mut()) => match delivered {
                     Ok(messages) => self.feed(messages),
                     Err(error) => {
                         tracing::debug!(%error, "the consumer for all groups ended");
@@ -165,17 +166,20 @@ impl Feeding {
     fn open(&mut self) -> BoxFuture<'static, Opened> {
         self.members.retain(|_, member| !member.sender.is_closed());
         let passed = self.current.as_ref().map(|current| current.passed).unwrap_or_default();
-        let members: Vec<_> = self.members.values().map(|member| (member.group.clone(), passed)).collect();
+        let member = |member: &Member| Wanted { group: member.group.clone(), after: passed, answer: None };
+        let members = self.members.values().map(member);
         // Who has given up waiting may ask for its group a second time.
-        let joins = std::mem::take(&mut self.waiting).into_iter().filter(|join| !join.answer.is_closed()).collect();
-        Box::pin(open(self.connection.clone(), self.site.clone(), members, joins))
+        let gives_up = |join: &Wanted| join.answer.as_ref().is_some_and(oneshot::Sender::is_closed);
+        let joins = std::mem::take(&mut self.waiting).into_iter().filter(|join| !gives_up(join));
+        Box::pin(open(self.connection.clone(), self.site.clone(), members.chain(joins).collect()))
     }
 
-    fn go_on_with(&mut self, current: Option<Current>, joins: Vec<Join>) {
+    fn go_on_with(&mut self, current: Option<Current>, groups: Vec<Wanted>) {
         if let Some(before) = std::mem::replace(&mut self.current, current) {
             self.members.values_mut().for_each(|member| member.has = member.has.max(before.passed));
         }
-        for Join { group, after, answer } in joins {
+        for Wanted { group, after, answer } in groups {
+            let Some(answer) = answer else { continue };
             let (sender, fed) = mpsc::channel(MAX_FED);
             if answer.send(fed).is_ok() {
                 self.members.insert(group.subject(&self.site), Member { group, sender, has: after });
@@ -210,36 +214,27 @@ impl Feeding {
     }
 }
 
-/// Opens a consumer for groups that have everything up to the places that are named with them.
-async fn open(
-    connection: Connection,
-    site: SiteName,
-    members: Vec<(CommandGroup, StreamSequence)>,
-    joins: Vec<Join>,
-) -> Opened {
+/// Opens a consumer for groups. Who wants to join and is too far behind is left out.
+async fn open(connection: Connection, site: SiteName, groups: Vec<Wanted>) -> Opened {
     let stream = subject::commands_stream(&site);
     // Before the groups are looked at: what comes later lies behind this.
     let end = log_state(&connection, &stream).await?.last;
-    // A group has everything up to the end where it has its newest command.
-    let start_of = async |group: &CommandGroup, after: StreamSequence| {
-        let newest = newest_message(&connection, &stream, &group.subject(&site)).await?;
-        let has_all = newest.is_none_or(|newest| newest.sequence <= after.0);
-        Ok::<_, ApiError>(if has_all { after.max(end) } else { after })
-    };
-    let looks =
-        members.into_iter().map(async |(group, after)| Ok::<_, ApiError>((start_of(&group, after).await?, group)));
-    let members: Vec<_> = stream::iter(looks).buffer_unordered(LOOKS_AT_ONCE).try_collect().await?;
-    let looks = joins.into_iter().map(async |join| Ok::<_, ApiError>((start_of(&join.group, join.after).await?, join)));
-    let mut joins: Vec<_> = stream::iter(looks).buffer_unordered(LOOKS_AT_ONCE).try_collect().await?;
+    let looks = groups.into_iter().map(async |wanted| {
+        let newest = newest_message(&connection, &stream, &wanted.group.subject(&site)).await?;
+        // A group has everything up to the end where it has its newest command.
+        let has_all = newest.is_none_or(|newest| newest.sequence <= wanted.after.0);
+        Ok::<_, ApiError>((if has_all { wanted.after.max(end) } else { wanted.after }, wanted))
+    });
+    let mut groups: Vec<_> = stream::iter(looks).buffer_unordered(LOOKS_AT_ONCE).try_collect().await?;
     // A log that ends before what was read of it has lost something: whoever has read it finds out by itself.
-    joins.retain(|(start, join)| join.after <= end && end.0 - start.0.min(end.0) <= MAX_REPLAYED);
-    let starts = members.iter().map(|(start, _)| *start).chain(joins.iter().map(|(start, _)| *start));
-    let Some(start) = starts.min() else { return Ok((None, Vec::new())) };
-    let groups = members.iter().map(|(_, group)| group).chain(joins.iter().map(|(_, join)| &join.group));
-    let filters = filters(&site, groups);
+    let may_join = |start: StreamSequence, after| after <= end && end.0.saturating_sub(start.0) <= MAX_REPLAYED;
+    groups.retain(|(start, wanted)| wanted.answer.is_none() || may_join(*start, wanted.after));
+    let Some(start) = groups.iter().map(|(start, _)| *start).min() else { return Ok((None, Vec::new())) };
+    let groups: Vec<_> = groups.into_iter().map(|(_, wanted)| wanted).collect();
+    let filters = filters(&site, groups.iter().map(|wanted| &wanted.group));
     let deliveries = Deliveries::of(open_consumer(&connection, &stream, filters, start).await?, PATIENCE).await?;
-    tracing::debug!(groups = members.len() + joins.len(), %start, "a consumer for all groups");
-    Ok((Some(Current { deliveries, passed: start }), joins.into_iter().map(|(_, join)| join).collect()))
+    tracing::debug!(groups = groups.len(), %start, "a consumer for all groups");
+    Ok((Some(Current { deliveries, passed: start }), groups))
 }
 
 /// The subjects of groups: one for all groups of a kind, where all are among them. The server is quicker with that than with a list.
@@ -259,13 +254,7 @@ fn filters<'a>(site: &SiteName, groups: impl Iterator<Item = &'a CommandGroup>) 
     kinds.into_iter().flat_map(of_kind).collect()
 }
 
-async fn ready(opening: Option<&mut BoxFuture<'static, Opened>>) -> Opened {
-    match opening {
-        Some(opening) => opening.await,
-        None => std::future::pending().await,
-    }
-}
-
+/// What is delivered next; pending for ever where there is no consumer.
 async fn next(current: Option<&mut Current>) -> Result<Vec<StoredMessage>, DeliveryError> {
     match current {
         Some(current) => current.deliveries.next(CHUNK_MESSAGES).await,

@@ -211,7 +211,7 @@ impl CommandLog {
     ) -> Result<CommandConsumer, ApiError> {
         let name = format!("{}-{}-{claim}-{}", group.kind, group.group, ulid::Ulid::generate());
         let config = push::Config {
-            durable_name: Some(name.clone()),
+            durable_name: Some(name),
             deliver_subject: self.connection.client.new_inbox(),
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: after.0 + 1 },
             ack_policy: AckPolicy::None,

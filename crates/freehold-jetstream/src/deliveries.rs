@@ -22,10 +22,16 @@ pub(crate) struct Deliveries {
 
 /// Why a consumer is of no use any more.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum DeliveryError {
+#[non_exhaustive]
+pub enum DeliveryError {
     /// A delivery is missing or came twice.
     #[error("delivery {got} came behind {last}")]
-    Gap { last: u64, got: u64 },
+    Gap {
+        /// The last delivery.
+        last: u64,
+        /// The one that came next.
+        got: u64,
+    },
     /// The consumer or its connection is gone.
     #[error("the consumer is gone")]
     Gone(#[source] Option<ApiError>),

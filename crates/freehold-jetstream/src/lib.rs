@@ -27,11 +27,12 @@ mod stranded_log;
 
 pub use access::{Access, Permission, USER_INFO};
 pub use client::{Answer, Client, SendOptions};
-pub use command_consumer::{CommandConsumer, CommandConsumerError};
+pub use command_consumer::CommandConsumer;
 pub use command_feed::CommandGroup;
 pub use command_log::{AppendError, Appended, CommandLog, CommandLogRoom, CommandReader};
 pub use confirmations_log::ConfirmationsLog;
 pub use connection::{ConnectError, ConnectOptions, Connection, FencedConnection, MINIMUM_SERVER_VERSION, Probe};
+pub use deliveries::DeliveryError;
 pub use error::ApiError;
 pub use inspection::{Inspection, StreamFacts, inspect};
 pub use members::{Members, MembersEntry};

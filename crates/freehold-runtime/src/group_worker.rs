@@ -19,7 +19,7 @@ use freehold_core::{
     HolderOptions, KindName, LoggedCommand, MemberList, PublishFailure, SiteName,
 };
 use freehold_jetstream::{
-    AppendError, CommandConsumer, CommandConsumerError, CommandGroup, CommandLog, FencedConnection, Members, RecordsLog,
+    AppendError, CommandConsumer, CommandGroup, CommandLog, DeliveryError, FencedConnection, Members, RecordsLog,
 };
 use freehold_store::Error as StoreError;
 
@@ -72,6 +72,8 @@ pub(crate) struct GroupWorker {
     context: Arc<WorkerContext>,
     kind: KindName,
     group: GroupNumber,
+    /// How many the kind has.
+    groups: GroupCount,
     holder: Holder,
     audit_window: Duration,
     /// How often what is on its way to other sites is logged again.
@@ -91,7 +93,7 @@ enum Answer {
 
 enum Happening {
     Answer(Answer),
-    Commands(Result<Vec<LoggedCommand>, CommandConsumerError>),
+    Commands(Result<Vec<LoggedCommand>, DeliveryError>),
     CopyAdvanced,
     PositionDue,
     AuditDue,
@@ -112,6 +114,7 @@ impl GroupWorker {
         Self {
             kind: options.flush.definition.name.clone(),
             group: options.flush.group,
+            groups: options.flush.definition.settings.groups,
             audit_window: Duration::from_millis(options.audit_window_ms),
             say_again: Duration::from_millis(options.flush.retention.outcomes_ms / 2),
             holder: Holder::new(options),
@@ -288,15 +291,16 @@ impl GroupWorker {
                 let checked = context.commands.check(&decided, log).await;
                 Answer::Event(Event::CommandLogChecked(checked))
             }),
-            Effect::OpenConsumer { claim, after } => Box::pin(async move {
-                let groups = context.group_counts.get(&kind).copied().unwrap_or(GroupCount::DEFAULT);
-                let group = CommandGroup { kind, group, groups };
-                let opened = timeout(OPEN_TIMEOUT, context.commands.consume(group, claim, after)).await;
-                Answer::Consumer(match opened {
-                    Ok(opened) => opened.map(Box::new).map_err(|error| describe(&error)),
-                    Err(_) => Err("no answer".to_owned()),
+            Effect::OpenConsumer { claim, after } => {
+                let group = CommandGroup { kind, group, groups: self.groups };
+                Box::pin(async move {
+                    let opened = timeout(OPEN_TIMEOUT, context.commands.consume(group, claim, after)).await;
+                    Answer::Consumer(match opened {
+                        Ok(opened) => opened.map(Box::new).map_err(|error| describe(&error)),
+                        Err(_) => Err("no answer".to_owned()),
+                    })
                 })
-            }),
+            }
             Effect::Publish { claim, messages, whole } => {
                 let (fenced, whole) = (context.fenced(), context.batched || whole);
                 Box::pin(async move {
@@ -365,7 +369,7 @@ async fn reached(alarm: Pin<&mut Sleep>, due: Option<(Instant, Happening)>) -> H
     }
 }
 
-async fn next_commands(consumer: Option<&mut CommandConsumer>) -> Result<Vec<LoggedCommand>, CommandConsumerError> {
+async fn next_commands(consumer: Option<&mut CommandConsumer>) -> Result<Vec<LoggedCommand>, DeliveryError> {
     match consumer {
         Some(consumer) => consumer.next().await,
         None => std::future::pending().await,
